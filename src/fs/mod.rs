@@ -1,0 +1,1 @@
+//! The filesystem operations over a tree and its layers.

@@ -1,0 +1,3 @@
+//! The `imgfs` program: everything is in the library.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Composition: resolve, open layers, build the tree, serve.

@@ -1,0 +1,18 @@
+//! The words of the OCI specifications as types: references, digests, media types, manifests, platforms.
+//!
+//! Pure values: bytes and strings in, values out. Nothing here does I/O, knows a registry or a tar.
+
+mod digest;
+mod manifest;
+mod media_type;
+mod platform;
+mod reference;
+
+pub use digest::{Algorithm, DiffId, Digest, DigestError, Digester};
+pub use manifest::{
+    Descriptor, Document, ImageConfig, ImageIndex, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Manifest,
+    ManifestError, RootFs,
+};
+pub use media_type::{ACCEPT_MANIFESTS, Compression, MediaType};
+pub use platform::{Platform, PlatformError, PlatformMatcher};
+pub use reference::{Location, Reference, ReferenceError};

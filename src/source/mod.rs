@@ -1,0 +1,105 @@
+//! Where blobs come from: a registry, an OCI layout on disk, a docker archive.
+//!
+//! A [`BlobSource`] delivers bytes by descriptor and range and knows no tar, no compression and no store. What
+//! it returns is *unverified*; [`read_verified`] is the one way to get a whole manifest or config, and layer
+//! bytes are verified by who asked for them, against the layer digest or a span digest.
+
+mod error;
+
+use std::ops::Range;
+use std::pin::Pin;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+
+pub use error::SourceError;
+
+use crate::oci::{Descriptor, Digest};
+
+/// Bytes of a blob's range, in order, in pieces of any size. Ends after exactly the range's length, or with
+/// an error: a source never ends a stream early without one.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, SourceError>> + Send>>;
+
+/// What a reference points to right now.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// Descriptor of the manifest or index: its digest is what everything below is verified against.
+    pub descriptor: Descriptor,
+    /// Its bytes, already checked against the digest, when resolving brought them anyway.
+    pub body: Option<Bytes>,
+}
+
+/// Requests and bytes a source has used so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Requests sent (for files: reads opened).
+    pub requests: u64,
+    /// Body bytes received.
+    pub bytes: u64,
+}
+
+/// A place that has the blobs of one image repository.
+#[async_trait::async_trait]
+pub trait BlobSource: Send + Sync {
+    /// Finds out what the reference points to. `known` is the digest it had when last asked: a source that
+    /// can confirm that without transferring the document does so, and answers without a body.
+    async fn resolve(&self, known: Option<&Descriptor>) -> Result<Resolved, SourceError>;
+
+    /// Opens a manifest or index by digest, whole.
+    async fn open_manifest(&self, descriptor: &Descriptor) -> Result<ByteStream, SourceError>;
+
+    /// Opens the bytes `range` of a blob (config or layer).
+    async fn open(&self, blob: &Descriptor, range: Range<u64>) -> Result<ByteStream, SourceError>;
+
+    /// Requests and bytes so far.
+    fn traffic(&self) -> Traffic;
+
+    /// For people: where this is, without secrets.
+    fn describe(&self) -> String;
+
+    /// How many ranges of one blob may usefully be fetched at the same time (1 when ranges are not supported).
+    fn parallel_ranges(&self) -> usize;
+}
+
+/// Reads a whole small blob or manifest from `stream` and checks size and digest before anyone sees a byte.
+/// `limit` bounds memory.
+pub async fn read_verified(
+    mut stream: ByteStream,
+    descriptor: &Descriptor,
+    limit: u64,
+) -> Result<Bytes, SourceError> {
+    if descriptor.size > limit {
+        return Err(SourceError::TooLarge {
+            digest: descriptor.digest,
+            size: descriptor.size,
+            limit,
+        });
+    }
+    let mut body = BytesMut::new();
+    while let Some(piece) = stream.next().await {
+        let piece = piece?;
+        if (body.len() + piece.len()) as u64 > descriptor.size {
+            return Err(SourceError::Size {
+                digest: descriptor.digest,
+                expected: descriptor.size,
+                found: (body.len() + piece.len()) as u64,
+            });
+        }
+        body.extend_from_slice(&piece);
+    }
+    let found = Digest::of(descriptor.digest.algorithm(), &body);
+    if body.len() as u64 != descriptor.size {
+        return Err(SourceError::Size {
+            digest: descriptor.digest,
+            expected: descriptor.size,
+            found: body.len() as u64,
+        });
+    }
+    if found != descriptor.digest {
+        return Err(SourceError::Digest {
+            expected: descriptor.digest,
+            found,
+        });
+    }
+    Ok(body.freeze())
+}
