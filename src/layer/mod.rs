@@ -3,7 +3,27 @@
 //! A layer is one array of uncompressed bytes; a format is a table of spans over it. A tar member's data is
 //! contiguous there, so a file is `(layer, offset, size)`. This module turns bytes into values and does no
 //! I/O: it knows no registry and no cache.
+//!
+//! The way in is the forward pass ([`Scanner`], [`Content`]) that makes a [`LayerIndex`]; the way out is
+//! [`SpanDecoder`], which turns one span's compressed bytes into checked uncompressed ones.
 
+mod decode;
+mod index;
+mod inflate;
+mod pass;
+mod scan;
+mod span;
+mod tar;
 mod toc;
+mod window;
 
+pub use decode::{SpanDecoder, SpanError};
+pub use index::{IndexError, LayerIndex};
+pub use pass::{Content, ContentResult, LayerError};
+pub use scan::{Codec, PIECE_SIZE, Piece, ScanError, ScannedSpan, Scanner};
+pub use span::{
+    Checkpoint, Hash, MAX_LAYER_SIZE, MAX_SPAN_SIZE, MEMBER_SPAN_SIZE, SPAN_SIZE, Span, SpanTable,
+    SpanTableError,
+};
+pub use tar::{TarError, TarScanner};
 pub use toc::{Entry, EntryKind, Extent, Mtime, Toc, TocBuilder, TocError, Xattrs};

@@ -1,0 +1,163 @@
+//! Decoding spans on the lazy path: compressed bytes in, checked uncompressed bytes out.
+//!
+//! A decompressor sees only bytes whose digest was checked. What comes out is checked, too, before anyone
+//! gets it, so a fault of the index or of this program cannot become a wrong byte.
+
+use super::inflate::{Inflate, Stop, Wrapper};
+use super::span::{Checkpoint, Span};
+use super::window;
+
+/// Length of a gzip member's trailer: CRC-32 and size (RFC 1952).
+const GZIP_TRAILER: usize = 8;
+
+/// Largest zstd window accepted, as a power of two: 128 MiB, zstd's own limit without `--long=31`.
+pub(super) const ZSTD_WINDOW_LOG: u32 = 27;
+
+/// Why a span cannot be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SpanError {
+    /// The fetched bytes are not those the index was made from.
+    #[error("compressed bytes do not match the index")]
+    Digest,
+    /// Not the expected number of fetched bytes.
+    #[error("{found} compressed bytes instead of {expected}")]
+    Length {
+        /// Bytes the span has.
+        expected: u64,
+        /// Bytes given.
+        found: u64,
+    },
+    /// The bytes are right but do not decode: the index is wrong.
+    #[error("bytes do not decode: the index is wrong")]
+    Decode,
+    /// They decode to something else than the index says.
+    #[error("decoded bytes do not match the index")]
+    DecodedDigest,
+    /// A span inside a zstd frame was given without the one before it.
+    #[error("span decoded out of order")]
+    Order,
+}
+
+/// Decodes spans one after the other. Any span but one inside a zstd frame may come at any time; those must
+/// follow their predecessor.
+#[derive(Default)]
+pub struct SpanDecoder {
+    inflate: Option<Inflate>,
+    zstd: Option<(zstd::stream::raw::Decoder<'static>, u64)>,
+}
+
+impl SpanDecoder {
+    /// Checks `compressed`, decodes it, checks the result.
+    pub fn decode(&mut self, span: &Span, compressed: &[u8]) -> Result<Vec<u8>, SpanError> {
+        let expected = span.compressed.end - span.compressed.start;
+        let found = compressed.len() as u64;
+        if found != expected {
+            return Err(SpanError::Length { expected, found });
+        }
+        if *blake3::hash(compressed).as_bytes() != span.digest {
+            return Err(SpanError::Digest);
+        }
+        let mut output = vec![0; span.size()];
+        match &span.checkpoint {
+            Checkpoint::Stored if compressed.len() == output.len() => {
+                output.copy_from_slice(compressed)
+            }
+            Checkpoint::Stored => return Err(SpanError::Decode),
+            Checkpoint::MemberStart => {
+                let inflate = self
+                    .inflate
+                    .get_or_insert_with(|| Inflate::new(Wrapper::Gzip));
+                inflate.reset(Wrapper::Gzip);
+                inflate_members(inflate, Wrapper::Gzip, compressed, &mut output)?;
+            }
+            Checkpoint::Deflate { bits, window } => {
+                let inflate = self
+                    .inflate
+                    .get_or_insert_with(|| Inflate::new(Wrapper::Raw));
+                let window = window::expand(window).ok_or(SpanError::Decode)?;
+                let (last_byte, rest) = match (bits, compressed) {
+                    (0, rest) => (0, rest),
+                    (_, [first, rest @ ..]) => (*first, rest),
+                    (_, []) => return Err(SpanError::Decode),
+                };
+                inflate
+                    .resume(*bits, last_byte, &window)
+                    .map_err(|_| SpanError::Decode)?;
+                inflate_members(inflate, Wrapper::Raw, rest, &mut output)?;
+            }
+            Checkpoint::ZstdFrame => {
+                let decoder = zstd_decoder().map_err(|_| SpanError::Decode)?;
+                self.zstd = Some((decoder, span.uncompressed.start));
+                self.continue_zstd(span, compressed, &mut output)?;
+            }
+            Checkpoint::ZstdBlock => self.continue_zstd(span, compressed, &mut output)?,
+        }
+        if *blake3::hash(&output).as_bytes() != span.decoded_digest {
+            return Err(SpanError::DecodedDigest);
+        }
+        Ok(output)
+    }
+
+    fn continue_zstd(
+        &mut self,
+        span: &Span,
+        compressed: &[u8],
+        output: &mut [u8],
+    ) -> Result<(), SpanError> {
+        use zstd::stream::raw::{InBuffer, Operation, OutBuffer};
+        let Some((decoder, position)) = self
+            .zstd
+            .as_mut()
+            .filter(|(_, at)| *at == span.uncompressed.start)
+        else {
+            return Err(SpanError::Order);
+        };
+        let mut input = InBuffer::around(compressed);
+        let mut out = OutBuffer::around(output);
+        while input.pos() < compressed.len() || out.pos() < out.capacity() {
+            let before = (input.pos(), out.pos());
+            decoder
+                .run(&mut input, &mut out)
+                .map_err(|_| SpanError::Decode)?;
+            if before == (input.pos(), out.pos()) {
+                return Err(SpanError::Decode);
+            }
+        }
+        *position = span.uncompressed.end;
+        Ok(())
+    }
+}
+
+/// A zstd decoder with the window limited.
+pub(super) fn zstd_decoder() -> std::io::Result<zstd::stream::raw::Decoder<'static>> {
+    let mut decoder = zstd::stream::raw::Decoder::new()?;
+    decoder.set_parameter(zstd::stream::raw::DParameter::WindowLogMax(ZSTD_WINDOW_LOG))?;
+    Ok(decoder)
+}
+
+/// Fills `output` from `input`: the rest of a member (`wrapper` says in which state `inflate` is) and, while
+/// output is missing, the members behind it.
+fn inflate_members(
+    inflate: &mut Inflate,
+    mut wrapper: Wrapper,
+    mut input: &[u8],
+    mut output: &mut [u8],
+) -> Result<(), SpanError> {
+    while !output.is_empty() {
+        let step = inflate
+            .run(input, output, Stop::WhenFull)
+            .map_err(|_| SpanError::Decode)?;
+        input = input.get(step.consumed..).unwrap_or_default();
+        output = output.get_mut(step.produced..).unwrap_or_default();
+        if step.ended {
+            if wrapper == Wrapper::Raw {
+                input = input.get(GZIP_TRAILER..).unwrap_or_default();
+            }
+            wrapper = Wrapper::Gzip;
+            inflate.reset(wrapper);
+        } else if step.consumed == 0 && step.produced == 0 {
+            return Err(SpanError::Decode);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,313 @@
+//! The index of a layer and its file form.
+//!
+//! ```text
+//! header    magic "imgfsidx" | version u32 | codec u8 | algorithm u8 | reserved u16
+//!           blob digest 64 (zero-padded) | blob size u64 | layer size u64
+//! table     4 sections: stored length u64 | raw length u64 | BLAKE3 of the raw bytes 32
+//! check     BLAKE3 of everything above 32
+//! sections  toc (zstd) | spans (zstd) | windows (zstd) | file digests (32 bytes each)
+//! ```
+//!
+//! All numbers are little-endian. A section's hash covers its raw bytes, so the zstd library's version does not
+//! matter to what an index *is*; the header's check covers the table. The file digests are last because a
+//! mount does not read them.
+
+use std::io::Read;
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::scan::Codec;
+use super::span::{Checkpoint, Hash, MAX_LAYER_SIZE, Span, SpanTable, SpanTableError};
+use super::toc::{Toc, TocError};
+use crate::oci::Digest;
+
+const MAGIC: [u8; 8] = *b"imgfsidx";
+/// Raise when the layout or a span rule changes: older files are then made anew.
+const VERSION: u32 = 1;
+/// Compression of the sections: higher levels gain 3 % and cost a noticeable pause at the end of a download.
+const ZSTD_LEVEL: i32 = 3;
+/// Largest raw section; protects memory. A layer of 4 Mi entries stays below it.
+const MAX_SECTION: u64 = 2 << 30;
+/// Bytes before the sections.
+pub const HEADER_SIZE: usize = size_of::<Header>() + 32;
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Header {
+    magic: [u8; 8],
+    version: U32,
+    codec: u8,
+    algorithm: u8,
+    reserved: [u8; 2],
+    digest: [u8; 64],
+    blob_size: U64,
+    layer_size: U64,
+    sections: [Section; 4],
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
+#[repr(C)]
+struct Section {
+    stored: U64,
+    raw: U64,
+    hash: Hash,
+}
+
+/// A span's record in the spans section; the window's bytes stand in the windows section, in order.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct SpanRecord {
+    compressed_start: U64,
+    compressed_end: U64,
+    uncompressed_end: U64,
+    window_length: U32,
+    checkpoint: u8,
+    bits: u8,
+    reserved: [u8; 2],
+    digest: Hash,
+    decoded_digest: Hash,
+}
+
+/// What makes a layer lazily readable: its entries and its spans.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerIndex {
+    /// Digest of the blob this is the index of.
+    pub blob: Digest,
+    /// Size of that blob in bytes.
+    pub blob_size: u64,
+    /// How the blob is compressed.
+    pub codec: Codec,
+    /// The entries, in tar order.
+    pub toc: Toc,
+    /// The spans.
+    pub spans: SpanTable,
+    /// BLAKE3 of each regular file's stored bytes, in the order of the entries. Empty when loaded without.
+    pub file_digests: Vec<Hash>,
+}
+
+/// Why an index file is refused. It is then made anew.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// No index file, or one of another version.
+    #[error("not an index file of version {VERSION}")]
+    Version,
+    /// It belongs to another blob.
+    #[error("it is the index of another blob than {expected}")]
+    OtherBlob {
+        /// The blob asked for.
+        expected: Digest,
+    },
+    /// A hash does not match, or a length makes no sense.
+    #[error("damaged index file: {0}")]
+    Damaged(&'static str),
+    /// The spans do not fit together.
+    #[error(transparent)]
+    Spans(#[from] SpanTableError),
+    /// The entries do not fit together.
+    #[error(transparent)]
+    Toc(#[from] TocError),
+    /// Reading failed.
+    #[error("cannot read the index file: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl LayerIndex {
+    /// The file's bytes.
+    pub fn encode(&self) -> Result<Vec<u8>, IndexError> {
+        let mut windows = Vec::new();
+        let mut records = Vec::with_capacity(self.spans.len() * size_of::<SpanRecord>());
+        for span in self.spans.iter() {
+            let (checkpoint, bits, window) = match &span.checkpoint {
+                Checkpoint::Stored => (0, 0, &[][..]),
+                Checkpoint::MemberStart => (1, 0, &[][..]),
+                Checkpoint::Deflate { bits, window } => (2, *bits, &window[..]),
+                Checkpoint::ZstdFrame => (3, 0, &[][..]),
+                Checkpoint::ZstdBlock => (4, 0, &[][..]),
+            };
+            windows.extend_from_slice(window);
+            let record = SpanRecord {
+                compressed_start: span.compressed.start.into(),
+                compressed_end: span.compressed.end.into(),
+                uncompressed_end: span.uncompressed.end.into(),
+                // Encoded windows are at most a few bytes longer than 32 KiB.
+                window_length: u32::try_from(window.len()).unwrap_or(u32::MAX).into(),
+                checkpoint,
+                bits,
+                reserved: [0; 2],
+                digest: span.digest,
+                decoded_digest: span.decoded_digest,
+            };
+            records.extend_from_slice(record.as_bytes());
+        }
+        let raw = [
+            self.toc.encode(),
+            records,
+            windows,
+            self.file_digests.as_flattened().to_vec(),
+        ];
+        let mut body = Vec::new();
+        let mut sections = Vec::with_capacity(raw.len());
+        for (i, raw) in raw.iter().enumerate() {
+            let before = body.len();
+            if i == DIGESTS {
+                body.extend_from_slice(raw);
+            } else {
+                body.extend(zstd::bulk::compress(raw, ZSTD_LEVEL)?);
+            }
+            sections.push(Section {
+                stored: ((body.len() - before) as u64).into(),
+                raw: (raw.len() as u64).into(),
+                hash: *blake3::hash(raw).as_bytes(),
+            });
+        }
+        let header = Header {
+            magic: MAGIC,
+            version: VERSION.into(),
+            codec: self.codec as u8,
+            algorithm: self.blob.algorithm() as u8,
+            reserved: [0; 2],
+            digest: padded(&self.blob),
+            blob_size: self.blob_size.into(),
+            layer_size: self.spans.layer_size().into(),
+            sections: sections
+                .try_into()
+                .map_err(|_| IndexError::Damaged("sections"))?,
+        };
+        let mut out = header.as_bytes().to_vec();
+        out.extend_from_slice(blake3::hash(header.as_bytes()).as_bytes());
+        out.append(&mut body);
+        Ok(out)
+    }
+
+    /// Reads an index file that should be of `blob`. With `with_digests`, the file digests too.
+    pub fn read(
+        mut file: impl Read,
+        blob: &Digest,
+        with_digests: bool,
+    ) -> Result<Self, IndexError> {
+        let mut start = [0; HEADER_SIZE];
+        file.read_exact(&mut start)?;
+        let (header, check) = start.split_at(size_of::<Header>());
+        let parsed = Header::ref_from_bytes(header).map_err(|_| IndexError::Version)?;
+        if parsed.magic != MAGIC || parsed.version.get() != VERSION {
+            return Err(IndexError::Version);
+        }
+        if blake3::hash(header).as_bytes() != check {
+            return Err(IndexError::Damaged("header checksum"));
+        }
+        if parsed.digest != padded(blob) || parsed.algorithm != blob.algorithm() as u8 {
+            return Err(IndexError::OtherBlob { expected: *blob });
+        }
+        let codec = match parsed.codec {
+            0 => Codec::Tar,
+            1 => Codec::Gzip,
+            2 => Codec::Zstd,
+            _ => return Err(IndexError::Damaged("codec")),
+        };
+        if parsed.layer_size.get() > MAX_LAYER_SIZE {
+            return Err(IndexError::Damaged("layer size"));
+        }
+        let [toc, spans, windows, digests] = parsed.sections;
+        let toc = Toc::decode(
+            &read_section(&mut file, &toc, true)?,
+            parsed.layer_size.get(),
+        )?;
+        let records = read_section(&mut file, &spans, true)?;
+        let windows = read_section(&mut file, &windows, true)?;
+        let spans = SpanTable::new(decode_spans(&records, &windows)?, parsed.blob_size.get())?;
+        if spans.layer_size() != parsed.layer_size.get() {
+            return Err(IndexError::Damaged("spans do not cover the layer"));
+        }
+        let mut file_digests = Vec::new();
+        if with_digests {
+            let bytes = read_section(&mut file, &digests, false)?;
+            let (chunks, rest) = bytes.as_chunks::<32>();
+            if !rest.is_empty() {
+                return Err(IndexError::Damaged("file digests"));
+            }
+            file_digests = chunks.to_vec();
+        }
+        Ok(Self {
+            blob: *blob,
+            blob_size: parsed.blob_size.get(),
+            codec,
+            toc,
+            spans,
+            file_digests,
+        })
+    }
+}
+
+/// Number of the section with the file digests, which do not compress.
+const DIGESTS: usize = 3;
+
+fn read_section(
+    file: &mut impl Read,
+    section: &Section,
+    compressed: bool,
+) -> Result<Vec<u8>, IndexError> {
+    let (stored, raw) = (section.stored.get(), section.raw.get());
+    if stored > MAX_SECTION || raw > MAX_SECTION {
+        return Err(IndexError::Damaged("section length"));
+    }
+    let too_large = |_| IndexError::Damaged("section length");
+    let mut bytes = Vec::new();
+    file.take(stored).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 != stored {
+        return Err(IndexError::Damaged("it ends early"));
+    }
+    if compressed {
+        // The capacity is a limit, too: a section that decodes to more is an error.
+        let capacity = usize::try_from(raw).map_err(too_large)?;
+        bytes =
+            zstd::bulk::decompress(&bytes, capacity).map_err(|_| IndexError::Damaged("section"))?;
+    }
+    if bytes.len() as u64 != raw || *blake3::hash(&bytes).as_bytes() != section.hash {
+        return Err(IndexError::Damaged("section checksum"));
+    }
+    Ok(bytes)
+}
+
+fn decode_spans(records: &[u8], mut windows: &[u8]) -> Result<Vec<Span>, IndexError> {
+    let records =
+        <[SpanRecord]>::ref_from_bytes(records).map_err(|_| IndexError::Damaged("span records"))?;
+    let mut position = 0;
+    let mut spans = Vec::with_capacity(records.len());
+    for record in records {
+        let length = record.window_length.get() as usize;
+        let (window, rest) = windows
+            .split_at_checked(length)
+            .ok_or(IndexError::Damaged("windows"))?;
+        windows = rest;
+        let checkpoint = match record.checkpoint {
+            0 => Checkpoint::Stored,
+            1 => Checkpoint::MemberStart,
+            2 => Checkpoint::Deflate {
+                bits: record.bits,
+                window: window.into(),
+            },
+            3 => Checkpoint::ZstdFrame,
+            4 => Checkpoint::ZstdBlock,
+            _ => return Err(IndexError::Damaged("checkpoint")),
+        };
+        let uncompressed = position..record.uncompressed_end.get();
+        position = uncompressed.end;
+        spans.push(Span {
+            compressed: record.compressed_start.get()..record.compressed_end.get(),
+            uncompressed,
+            checkpoint,
+            digest: record.digest,
+            decoded_digest: record.decoded_digest,
+        });
+    }
+    Ok(spans)
+}
+
+fn padded(digest: &Digest) -> [u8; 64] {
+    let mut bytes = [0; 64];
+    for (to, from) in bytes.iter_mut().zip(digest.hash()) {
+        *to = *from;
+    }
+    bytes
+}
