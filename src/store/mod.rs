@@ -1,24 +1,193 @@
-//! The local cache of indexes and decoded layer bytes.
+//! The local cache: indexes, decoded layer bytes, manifests; and the reads that go through it.
+//!
+//! ```text
+//! CACHE/v1/documents/…           manifests and configs          (documents.rs)
+//!          refs/…                what references pointed to     (documents.rs)
+//!          indexes/ALG/HEX       layer indexes                  (layer::LayerIndex)
+//!          layers/ALG/HEX/…      decoded bytes of a layer       (files.rs)
+//! ```
+//!
+//! A layer without an index is streamed once ([`Store::open_layer`], first_contact.rs); afterwards a
+//! [`LayerReader`] answers reads from the cache or fetches the spans they need. Several processes share a
+//! cache: files appear whole by rename, spans by their mark, and locks keep eviction away from what is in use.
 
-/// Reads the uncompressed bytes of one layer: from the cache when they are there, else fetched and verified.
-pub struct LayerReader {}
+mod diff_id;
+mod documents;
+mod error;
+mod evict;
+mod fetch;
+mod files;
+mod first_contact;
+mod parts;
+mod reader;
 
-/// Why bytes of a layer could not be read.
-#[derive(Debug, thiserror::Error)]
-#[error("stub")]
-pub struct StoreError;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-impl LayerReader {
-    /// Fills `buf` with the layer's uncompressed bytes from `offset` on if all of them can be had without the
-    /// network; says `false`, with `buf` in any state, if not. May read the disk.
-    pub fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> Result<bool, StoreError> {
-        let _ = (offset, buf);
-        Err(StoreError)
+use tokio::sync::Semaphore;
+
+pub use documents::{CachedDocuments, TagRecord};
+pub use error::StoreError;
+pub use evict::{DEFAULT_LIMIT, Evicted};
+pub use first_contact::Progress;
+pub use reader::{Counters, LayerReader};
+
+use crate::layer::{IndexError, LayerIndex};
+use crate::oci::{Descriptor, Digest};
+use crate::source::BlobSource;
+use files::{LayerFiles, Locked, publish};
+
+/// Layers streamed at the same time at first contact; each needs three threads and a few MiB.
+const LAYERS_AT_ONCE: usize = 4;
+
+/// The cache directory and what its users share.
+pub struct Store {
+    root: PathBuf,
+    /// Disk space for decoded layer bytes, in bytes.
+    limit: u64,
+    /// Budget of parts fetched ahead, over all layers.
+    parts_ahead: Arc<Semaphore>,
+    /// Bounds how many layers are streamed at once.
+    first_contacts: Semaphore,
+    /// Bounds the spans decoded at once, as that is pure CPU work.
+    decoders: Arc<Semaphore>,
+    warned: AtomicBool,
+}
+
+/// A layer that is ready to be read.
+pub struct OpenLayer {
+    /// Its index, for the tree.
+    pub index: LayerIndex,
+    /// Its bytes.
+    pub reader: Arc<LayerReader>,
+}
+
+impl Store {
+    /// Opens (or creates) the cache in `dir`; `limit` bounds the space for layer bytes.
+    pub fn open(dir: &Path, limit: u64) -> Result<Self, StoreError> {
+        let root = dir.join("v1");
+        std::fs::create_dir_all(&root).map_err(StoreError::io("create", &root))?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            root,
+            limit,
+            parts_ahead: Arc::new(Semaphore::new(parts::PARTS_AHEAD)),
+            first_contacts: Semaphore::new(LAYERS_AT_ONCE),
+            decoders: Arc::new(Semaphore::new(cores)),
+            warned: AtomicBool::new(false),
+        })
     }
 
-    /// Fills `buf` likewise, fetching what is missing. Must run on the runtime.
-    pub async fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), StoreError> {
-        let _ = (offset, buf);
-        Err(StoreError)
+    /// The index of a layer, if it is here and intact. A bad or older file counts as none and is made anew.
+    pub fn load_index(
+        &self,
+        layer: &Digest,
+        with_digests: bool,
+    ) -> Result<Option<LayerIndex>, StoreError> {
+        let path = self.index_path(layer);
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(StoreError::io("open", &path)(err)),
+        };
+        match LayerIndex::read(file, layer, with_digests) {
+            Ok(index) => Ok(Some(index)),
+            Err(IndexError::Version) => Ok(None),
+            Err(err) => {
+                tracing::warn!("index of layer {} is made anew: {err}", layer.short());
+                Ok(None)
+            }
+        }
+    }
+
+    /// Size of a layer's index file in bytes, 0 if there is none.
+    pub fn index_size(&self, layer: &Digest) -> u64 {
+        std::fs::metadata(self.index_path(layer)).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Opens a layer: from its index if there is one, else by streaming it once from `source`. Must run on the
+    /// runtime. With [`crate::source::SourceError`]s of an offline source a layer without index cannot be opened.
+    pub async fn open_layer(
+        self: &Arc<Self>,
+        source: &Arc<dyn BlobSource>,
+        blob: &Descriptor,
+        progress: &Progress,
+    ) -> Result<OpenLayer, StoreError> {
+        let dir = self.layer_dir(&blob.digest);
+        let files = Arc::new(LayerFiles::open(&dir)?);
+        if let Some(index) = self.load_index(&blob.digest, false)? {
+            return Ok(self.opened(index, files, source, blob));
+        }
+        let _turn = self
+            .first_contacts
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Worker("queue"))?;
+        // Another process may be at it: one does the work, the others wait and find the index.
+        let build = dir.join("build");
+        let lock = tokio::task::spawn_blocking(move || Locked::take(&build));
+        let _lock = lock
+            .await
+            .map_err(|_| StoreError::Worker("waiting for another process"))??;
+        if let Some(index) = self.load_index(&blob.digest, false)? {
+            return Ok(self.opened(index, files, source, blob));
+        }
+        let index =
+            first_contact::index_layer(self, Arc::clone(source), blob, &files, progress).await?;
+        let layer = blob.digest;
+        let encoded = index
+            .encode()
+            .map_err(|cause| StoreError::Index { layer, cause })?;
+        if let Err(err) = publish(&self.index_path(&layer), &encoded) {
+            self.caching_failed(&err);
+        }
+        Ok(self.opened(index, files, source, blob))
+    }
+
+    fn opened(
+        self: &Arc<Self>,
+        mut index: LayerIndex,
+        files: Arc<LayerFiles>,
+        source: &Arc<dyn BlobSource>,
+        blob: &Descriptor,
+    ) -> OpenLayer {
+        index.file_digests = Vec::new();
+        let spans = index.spans.clone();
+        let reader = LayerReader::new(
+            Arc::clone(self),
+            spans,
+            files,
+            Arc::clone(source),
+            blob.clone(),
+        );
+        OpenLayer { index, reader }
+    }
+
+    /// Whether a layer has an index here, so that opening it needs no download.
+    pub fn has_index(&self, layer: &Digest) -> bool {
+        self.index_path(layer).exists()
+    }
+
+    /// The cache cannot be written (usually a full disk): said once, then imgfs goes on without.
+    fn caching_failed(&self, cause: &dyn std::fmt::Display) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!("the cache cannot be written, going on without: {cause}");
+        }
+    }
+
+    fn index_path(&self, layer: &Digest) -> PathBuf {
+        self.by_digest("indexes", layer)
+    }
+
+    fn layer_dir(&self, layer: &Digest) -> PathBuf {
+        self.by_digest("layers", layer)
+    }
+
+    fn by_digest(&self, kind: &str, digest: &Digest) -> PathBuf {
+        self.root
+            .join(kind)
+            .join(digest.algorithm().name())
+            .join(digest.hex())
     }
 }

@@ -1,0 +1,152 @@
+//! Manifests, configs and tag records: kept by digest, so that a cached image needs no network.
+//!
+//! ```text
+//! documents/ALGORITHM/HEX    manifests, indexes and configs, checked against their digest on every read
+//! refs/HEX.json              what a reference pointed to when last asked (HEX: SHA-256 of the reference)
+//! ```
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+
+use super::files::{publish, read_if_there};
+use super::{Store, StoreError};
+use crate::oci::{Descriptor, Digest, MAX_CONFIG_SIZE, MediaType};
+use crate::source::{BlobSource, ByteStream, Resolved, SourceError, Traffic, read_verified};
+
+/// What a reference pointed to when its source was last asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagRecord {
+    /// The normalised reference.
+    pub reference: String,
+    /// The manifest or index.
+    pub descriptor: Descriptor,
+    /// When it was asked, in Unix seconds.
+    pub checked: u64,
+}
+
+impl Store {
+    /// What `reference` (normalised) pointed to when last asked, if it ever was. A damaged record counts as none.
+    pub fn tag_record(&self, reference: &str) -> Result<Option<TagRecord>, StoreError> {
+        let Some(bytes) = read_if_there(&self.tag_path(reference))? else {
+            return Ok(None);
+        };
+        let record: Option<TagRecord> = serde_json::from_slice(&bytes).ok();
+        Ok(record.filter(|record| record.reference == reference))
+    }
+
+    /// Notes what `reference` points to now.
+    pub fn record_tag(&self, reference: &str, descriptor: &Descriptor) -> Result<(), StoreError> {
+        let checked = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs());
+        let record = TagRecord {
+            reference: reference.to_owned(),
+            descriptor: descriptor.clone(),
+            checked,
+        };
+        let json = serde_json::to_vec_pretty(&record).unwrap_or_default();
+        publish(&self.tag_path(reference), &json)
+    }
+
+    /// A manifest, index or config by digest, if it is here and intact.
+    pub fn document(&self, digest: &Digest) -> Result<Option<Bytes>, StoreError> {
+        let bytes = read_if_there(&self.document_path(digest))?;
+        Ok(bytes
+            .filter(|bytes| Digest::of(digest.algorithm(), bytes) == *digest)
+            .map(Bytes::from))
+    }
+
+    /// Keeps a document whose digest was checked. A cache that cannot be written is no reason to fail.
+    pub fn keep_document(&self, digest: &Digest, bytes: &[u8]) {
+        if let Err(err) = publish(&self.document_path(digest), bytes) {
+            self.caching_failed(&err);
+        }
+    }
+
+    fn document_path(&self, digest: &Digest) -> PathBuf {
+        self.by_digest("documents", digest)
+    }
+
+    fn tag_path(&self, reference: &str) -> PathBuf {
+        self.root.join("refs").join(format!(
+            "{}.json",
+            Digest::sha256(reference.as_bytes()).hex()
+        ))
+    }
+}
+
+/// A source whose manifests and configs are looked for in the store first, and kept there.
+pub struct CachedDocuments {
+    inner: Arc<dyn BlobSource>,
+    store: Arc<Store>,
+}
+
+impl CachedDocuments {
+    /// Wraps `inner`.
+    pub fn new(inner: Arc<dyn BlobSource>, store: Arc<Store>) -> Self {
+        Self { inner, store }
+    }
+
+    fn cached(&self, descriptor: &Descriptor) -> Option<ByteStream> {
+        // An unreadable cache is as good as an empty one here: the source is asked instead.
+        let bytes = self.store.document(&descriptor.digest).ok().flatten()?;
+        Some(Box::pin(futures_util::stream::iter([Ok(bytes)])))
+    }
+
+    async fn keep(
+        &self,
+        stream: ByteStream,
+        descriptor: &Descriptor,
+    ) -> Result<ByteStream, SourceError> {
+        let bytes = read_verified(stream, descriptor, MAX_CONFIG_SIZE).await?;
+        self.store.keep_document(&descriptor.digest, &bytes);
+        Ok(futures_util::stream::iter([Ok(bytes)]).boxed())
+    }
+}
+
+#[async_trait::async_trait]
+impl BlobSource for CachedDocuments {
+    async fn resolve(&self, known: Option<&Descriptor>) -> Result<Resolved, SourceError> {
+        let resolved = self.inner.resolve(known).await?;
+        if let Some(body) = &resolved.body {
+            self.store.keep_document(&resolved.descriptor.digest, body);
+        }
+        Ok(resolved)
+    }
+
+    async fn open_manifest(&self, descriptor: &Descriptor) -> Result<ByteStream, SourceError> {
+        if let Some(stream) = self.cached(descriptor) {
+            return Ok(stream);
+        }
+        self.keep(self.inner.open_manifest(descriptor).await?, descriptor)
+            .await
+    }
+
+    async fn open(&self, blob: &Descriptor, range: Range<u64>) -> Result<ByteStream, SourceError> {
+        if blob.kind() != MediaType::ImageConfig || range != (0..blob.size) {
+            return self.inner.open(blob, range).await;
+        }
+        if let Some(stream) = self.cached(blob) {
+            return Ok(stream);
+        }
+        self.keep(self.inner.open(blob, range).await?, blob).await
+    }
+
+    fn traffic(&self) -> Traffic {
+        self.inner.traffic()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn parallel_ranges(&self) -> usize {
+        self.inner.parallel_ranges()
+    }
+}

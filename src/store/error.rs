@@ -1,0 +1,107 @@
+//! What can go wrong in the store.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::layer::{IndexError, LayerError, SpanError};
+use crate::oci::Digest;
+use crate::source::SourceError;
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The cache directory cannot be used.
+    #[error("cache: cannot {action} {path}: {cause}", path = path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The system's words.
+        cause: std::io::Error,
+    },
+    /// Fetching failed.
+    #[error("layer {layer}: {cause}", layer = layer.short())]
+    Fetch {
+        /// Which layer.
+        layer: Digest,
+        /// Why.
+        cause: SourceError,
+    },
+    /// Fetching something that is no layer failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The layer's bytes are not those its digest names.
+    #[error(
+        "layer {expected} is corrupt at its source: {size} bytes came and hash to {found}; nothing of it was kept"
+    )]
+    Corrupt {
+        /// Its digest.
+        expected: Digest,
+        /// What the bytes hash to.
+        found: Digest,
+        /// How many bytes came.
+        size: u64,
+    },
+    /// The layer's bytes are right, but no layer this program can read.
+    #[error("layer {layer}: {cause}", layer = layer.short())]
+    Layer {
+        /// Which layer.
+        layer: Digest,
+        /// What is wrong with it.
+        cause: LayerError,
+    },
+    /// Its index could not be written down.
+    #[error("layer {layer}: {cause}", layer = layer.short())]
+    Index {
+        /// Which layer.
+        layer: Digest,
+        /// Why.
+        cause: IndexError,
+    },
+    /// A fetched span is not what the index says.
+    #[error("layer {layer}, span {span}: {cause}; it was not served", layer = layer.short())]
+    Span {
+        /// Which layer.
+        layer: Digest,
+        /// Number of the span.
+        span: usize,
+        /// What differs.
+        cause: SpanError,
+    },
+    /// The layer turned out to contradict what is known about it.
+    #[error("layer {layer} is quarantined: {reason}", layer = layer.short())]
+    Quarantined {
+        /// Which layer.
+        layer: Digest,
+        /// What differed.
+        reason: String,
+    },
+    /// A read beyond the layer's end: a fault of this program.
+    #[error("layer {layer}: read of {length} bytes at {offset} is beyond its end", layer = layer.short())]
+    OutOfRange {
+        /// Which layer.
+        layer: Digest,
+        /// Where, in uncompressed bytes.
+        offset: u64,
+        /// How many bytes.
+        length: u64,
+    },
+    /// A worker ended without an answer: a fault of this program.
+    #[error("internal: a worker stopped without an answer ({0})")]
+    Worker(&'static str),
+    /// The same error for everyone who waited for one fetch.
+    #[error(transparent)]
+    Shared(Arc<StoreError>),
+}
+
+impl StoreError {
+    /// An I/O error with what was attempted.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        move |cause| Self::Io {
+            action,
+            path: path.to_owned(),
+            cause,
+        }
+    }
+}

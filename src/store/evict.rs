@@ -1,0 +1,141 @@
+//! Eviction: keeping the decoded bytes within the cache's limit.
+//!
+//! The least recently used spans go first. A layer that is open anywhere is left alone (it holds a shared
+//! lock); indexes and manifests are small and stay, so an evicted image still mounts at once and fetches what
+//! it reads.
+
+use std::path::PathBuf;
+
+use super::files::{EvictableLayer, disk_usage};
+use super::{Store, StoreError};
+use crate::layer::LayerIndex;
+use crate::oci::Digest;
+
+/// Default space for decoded layer bytes: 20 GiB, a few dozen images.
+pub const DEFAULT_LIMIT: u64 = 20 << 30;
+
+/// What an eviction did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Evicted {
+    /// Disk space freed, in bytes.
+    pub bytes: u64,
+    /// Layers that lost data.
+    pub layers: usize,
+    /// Layers left alone because they are in use.
+    pub in_use: usize,
+}
+
+impl Store {
+    /// Drops the decoded bytes of all layers that are not in use; keeps indexes and manifests.
+    pub fn evict_all(&self) -> Result<Evicted, StoreError> {
+        let mut evicted = Evicted::default();
+        for (_, dir) in self.layers()? {
+            let before = disk_usage(&dir);
+            if before == 0 {
+                continue;
+            }
+            let Some(layer) = EvictableLayer::try_open(&dir)? else {
+                evicted.in_use += 1;
+                continue;
+            };
+            layer.evict_all().map_err(StoreError::io("empty", &dir))?;
+            evicted.bytes += before.saturating_sub(disk_usage(&dir));
+            evicted.layers += 1;
+        }
+        Ok(evicted)
+    }
+
+    /// Disk space that decoded bytes take now.
+    pub fn data_usage(&self) -> Result<u64, StoreError> {
+        Ok(self.layers()?.iter().map(|(_, dir)| disk_usage(dir)).sum())
+    }
+
+    /// Brings the decoded bytes below the limit, as far as they are not in use.
+    pub fn enforce_limit(&self) -> Result<Evicted, StoreError> {
+        let mut evicted = Evicted::default();
+        let mut excess = self.data_usage()?.saturating_sub(self.limit);
+        if excess == 0 {
+            return Ok(evicted);
+        }
+        let mut layers = Vec::new();
+        let mut spans = Vec::new();
+        for (digest, dir) in self.layers()? {
+            if disk_usage(&dir) == 0 {
+                continue;
+            }
+            let Some(layer) = EvictableLayer::try_open(&dir)? else {
+                evicted.in_use += 1;
+                continue;
+            };
+            let Some(LayerIndex { spans: table, .. }) = self.load_index(&digest, false)? else {
+                // Bytes without an index are of no use: what a killed first contact left behind.
+                let before = disk_usage(&dir);
+                layer.evict_all().map_err(StoreError::io("empty", &dir))?;
+                evicted.bytes += before;
+                evicted.layers += 1;
+                excess = excess.saturating_sub(before);
+                continue;
+            };
+            let marks = layer.marks().map_err(StoreError::io("read", &dir))?;
+            for (id, (span, mark)) in table.iter().zip(marks).enumerate() {
+                if mark != 0 {
+                    spans.push((mark, layers.len(), id, span.uncompressed.clone()));
+                }
+            }
+            layers.push((layer, dir, false));
+        }
+        spans.sort_by_key(|(mark, layer, id, _)| (*mark, *layer, *id));
+        for (_, number, id, range) in spans {
+            if excess == 0 {
+                break;
+            }
+            let Some((layer, dir, touched)) = layers.get_mut(number) else {
+                continue;
+            };
+            layer
+                .evict(id, &range)
+                .map_err(StoreError::io("free a part of", dir))?;
+            let size = range.end - range.start;
+            excess = excess.saturating_sub(size);
+            evicted.bytes += size;
+            evicted.layers += usize::from(!std::mem::replace(touched, true));
+        }
+        Ok(evicted)
+    }
+
+    /// All layers with files here.
+    fn layers(&self) -> Result<Vec<(Digest, PathBuf)>, StoreError> {
+        let root = self.root.join("layers");
+        let mut layers = Vec::new();
+        for algorithm in list(&root)? {
+            for dir in list(&algorithm)? {
+                let name = |path: &PathBuf| {
+                    path.file_name()
+                        .map(|name| name.to_string_lossy().into_owned())
+                };
+                let text = format!(
+                    "{}:{}",
+                    name(&algorithm).unwrap_or_default(),
+                    name(&dir).unwrap_or_default()
+                );
+                // Anything else is not ours.
+                if let Ok(digest) = text.parse() {
+                    layers.push((digest, dir));
+                }
+            }
+        }
+        layers.sort();
+        Ok(layers)
+    }
+}
+
+fn list(dir: &PathBuf) -> Result<Vec<PathBuf>, StoreError> {
+    match std::fs::read_dir(dir) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<Result<_, _>>()
+            .map_err(StoreError::io("list", dir)),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(err) => Err(StoreError::io("list", dir)(err)),
+    }
+}

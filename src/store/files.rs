@@ -1,0 +1,224 @@
+//! The files of one layer in the cache.
+//!
+//! ```text
+//! layers/ALGORITHM/HEX/data      sparse: the uncompressed bytes, at their own offsets
+//!                      present   u32 (little-endian) for each span: 0 if it is not in `data`, else when it
+//!                                was last used by a process that had not used it before, in Unix seconds
+//!                      lock      shared lock: in use, spans stay; exclusive lock: eviction
+//!                      build     exclusive lock: somebody makes the index
+//!                      diff_id   the DiffId that the uncompressed bytes were found to have
+//! ```
+//!
+//! A span is marked present after its bytes are written. Nothing is synced: after a power failure a mark may
+//! stand for bytes that were lost, which is noticed by the span's digest on first use.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+
+use super::StoreError;
+
+/// Open files of one layer. While it lives nobody evicts spans of the layer.
+pub(super) struct LayerFiles {
+    data: File,
+    present: File,
+    /// Holds the shared lock.
+    _lock: File,
+}
+
+/// An exclusive lock, released on drop.
+pub(super) struct Locked(#[expect(dead_code, reason = "held for its lock")] File);
+
+impl LayerFiles {
+    /// Opens or creates the files of the layer in `dir` and takes the shared lock.
+    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+        let lock_path = dir.join("lock");
+        let lock = open(&lock_path)?;
+        // Waits at most for an eviction of this layer, which takes milliseconds.
+        flock(&lock, FlockOperation::LockShared)
+            .map_err(|err| StoreError::io("lock", &lock_path)(err.into()))?;
+        Ok(Self {
+            data: open(&dir.join("data"))?,
+            present: open(&dir.join("present"))?,
+            _lock: lock,
+        })
+    }
+
+    /// Fills `buf` with uncompressed bytes from `offset` on; they are whatever the file holds.
+    pub(super) fn read_unchecked(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.data.read_exact_at(buf, offset)
+    }
+
+    /// Writes uncompressed bytes.
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.data.write_all_at(bytes, offset)
+    }
+
+    /// Marks a span present (or used again) now.
+    pub(super) fn mark(&self, span: usize) -> io::Result<()> {
+        self.present
+            .write_all_at(&now().to_le_bytes(), position(span))
+    }
+
+    /// Marks the spans 0 to `count` present, all at once.
+    pub(super) fn mark_all(&self, count: usize) -> io::Result<()> {
+        self.present
+            .write_all_at(&now().to_le_bytes().repeat(count), 0)
+    }
+
+    /// Whether a span is marked present.
+    pub(super) fn is_marked(&self, span: usize) -> io::Result<bool> {
+        let mut mark = [0; 4];
+        match self.present.read_exact_at(&mut mark, position(span)) {
+            Ok(()) => Ok(mark != [0; 4]),
+            Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Marks a span absent: its bytes turned out to be bad.
+    pub(super) fn unmark(&self, span: usize) -> io::Result<()> {
+        self.present.write_all_at(&[0; 4], position(span))
+    }
+
+    /// Forgets all data, before the layer is fetched as a whole.
+    pub(super) fn clear(&self) -> io::Result<()> {
+        self.present.set_len(0)?;
+        self.data.set_len(0)
+    }
+
+    /// When each of `count` spans was last used; 0 for those that are not there.
+    pub(super) fn marks(&self, count: usize) -> io::Result<Vec<u32>> {
+        read_marks(&self.present, count)
+    }
+}
+
+/// One layer as eviction sees it: locked exclusively.
+pub(super) struct EvictableLayer {
+    data: File,
+    present: File,
+    _lock: Locked,
+}
+
+impl EvictableLayer {
+    /// The layer in `dir`, unless somebody uses it.
+    pub(super) fn try_open(dir: &Path) -> Result<Option<Self>, StoreError> {
+        let Some(lock) = Locked::try_take(&dir.join("lock"))? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            data: open(&dir.join("data"))?,
+            present: open(&dir.join("present"))?,
+            _lock: lock,
+        }))
+    }
+
+    /// When each span was last used; 0 for those that are not there.
+    pub(super) fn marks(&self) -> io::Result<Vec<u32>> {
+        let count = usize::try_from(self.present.metadata()?.len() / 4).unwrap_or_default();
+        read_marks(&self.present, count)
+    }
+
+    /// Drops a span: first its mark, then its bytes.
+    pub(super) fn evict(&self, span: usize, range: &std::ops::Range<u64>) -> io::Result<()> {
+        self.present.write_all_at(&[0; 4], position(span))?;
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(
+            &self.data,
+            flags,
+            range.start,
+            range.end - range.start,
+        )?)
+    }
+
+    /// Drops all spans.
+    pub(super) fn evict_all(&self) -> io::Result<()> {
+        self.present.set_len(0)?;
+        self.data.set_len(0)
+    }
+}
+
+impl Locked {
+    /// Takes the lock, waiting for whoever has it.
+    pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
+        let file = open(path)?;
+        flock(&file, FlockOperation::LockExclusive)
+            .map_err(|err| StoreError::io("lock", path)(err.into()))?;
+        Ok(Self(file))
+    }
+
+    /// Takes the lock if nobody has it.
+    pub(super) fn try_take(path: &Path) -> Result<Option<Self>, StoreError> {
+        let file = open(path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(err) => Err(StoreError::io("lock", path)(err.into())),
+        }
+    }
+}
+
+/// Disk space a layer's data takes, in bytes; 0 if there is none.
+pub(super) fn disk_usage(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(dir.join("data")).map_or(0, |metadata| metadata.blocks() * 512)
+}
+
+/// Writes a small file beside its place and moves it there: readers see the old or the new one.
+pub(super) fn publish(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let dir: PathBuf = path.parent().unwrap_or(Path::new("/")).to_owned();
+    std::fs::create_dir_all(&dir).map_err(StoreError::io("create", &dir))?;
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(&dir)?;
+        io::Write::write_all(&mut file, bytes)?;
+        file.persist(path).map_err(|err| err.error)?;
+        Ok(())
+    };
+    write().map_err(StoreError::io("write", path))
+}
+
+/// Reads a file, or nothing if it does not exist.
+pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(StoreError::io("read", path)(err)),
+    }
+}
+
+fn open(path: &Path) -> Result<File, StoreError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.open(path).map_err(StoreError::io("open", path))
+}
+
+fn position(span: usize) -> u64 {
+    span as u64 * 4
+}
+
+fn read_marks(present: &File, count: usize) -> io::Result<Vec<u32>> {
+    let mut bytes = vec![0; count * 4];
+    let mut filled = 0;
+    // A short file means that nothing behind its end is present.
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match present.read_at(rest, filled as u64)? {
+            0 => break,
+            n => filled += n,
+        }
+    }
+    let (words, _) = bytes.as_chunks::<4>();
+    Ok(words.iter().map(|word| u32::from_le_bytes(*word)).collect())
+}
+
+fn now() -> u32 {
+    let seconds = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(1, |since| since.as_secs());
+    // 0 means absent; after 2106 everything was used at the same time, which only costs eviction its order.
+    u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
+}

@@ -1,0 +1,208 @@
+//! First contact: a layer that has no index yet is streamed once, and everything is made on the way.
+//!
+//! ```text
+//!  network ──> in order ──┬──> SHA-256 of the blob                       thread 1
+//!                         └──> decode, find spans, hash them             thread 2
+//!                                  └──> tar, file digests, write data    thread 3
+//! ```
+//!
+//! Between the stages are short channels, so memory stays bounded and the slowest stage decides. Nothing
+//! counts before the blob's digest is right: only then are the spans marked present and the index published.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc as std_mpsc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::files::LayerFiles;
+use super::parts::BlobStream;
+use super::{Store, StoreError};
+use crate::layer::{
+    Codec, Content, ContentResult, LayerError, LayerIndex, Piece, ScanError, ScannedSpan, Scanner,
+};
+use crate::oci::{Descriptor, Digest, Digester};
+use crate::source::BlobSource;
+
+/// Pieces of the network waiting for a stage.
+const NETWORK_PIECES: usize = 64;
+/// Decoded pieces (256 KiB each) between the second and the third stage.
+const DECODED_PIECES: usize = 8;
+
+/// How far a download is, to be looked at while it runs. Bytes of the blob.
+#[derive(Debug, Default)]
+pub struct Progress {
+    done: AtomicU64,
+}
+
+impl Progress {
+    /// Bytes received and taken over so far.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+}
+
+/// Streams the blob once. Gives its index; the decoded bytes are in `files` and marked present, unless the
+/// disk is full.
+pub(super) async fn index_layer(
+    store: &Store,
+    source: Arc<dyn BlobSource>,
+    blob: &Descriptor,
+    files: &Arc<LayerFiles>,
+    progress: &Progress,
+) -> Result<LayerIndex, StoreError> {
+    let layer = blob.digest;
+    progress.done.store(0, Ordering::Relaxed);
+    if let Err(cause) = files.clear() {
+        return Err(StoreError::Io {
+            action: "clear",
+            path: store.layer_dir(&layer),
+            cause,
+        });
+    }
+    let (to_hash, hash_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
+    let (to_scan, scan_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
+    let (to_content, content_input) = std_mpsc::sync_channel::<Piece>(DECODED_PIECES);
+    let (recycle, recycled) = std_mpsc::sync_channel::<Vec<u8>>(DECODED_PIECES + 2);
+
+    let hash = tokio::task::spawn_blocking(move || hash_stage(layer, hash_input));
+    let scan = tokio::task::spawn_blocking(move || scan_stage(scan_input, &to_content, &recycled));
+    let writer = Arc::clone(files);
+    let content =
+        tokio::task::spawn_blocking(move || content_stage(&content_input, &recycle, &writer));
+
+    let mut stream = BlobStream::new(source, blob.clone(), Arc::clone(&store.parts_ahead));
+    let mut received = 0;
+    let fetched = loop {
+        match stream.next().await {
+            None => break Ok(()),
+            Some(Err(cause)) => break Err(StoreError::Fetch { layer, cause }),
+            Some(Ok(bytes)) => {
+                received += bytes.len() as u64;
+                // A stage that failed drops its end; the others still see the whole blob, because only its
+                // hash tells a corrupt blob from an odd one.
+                let _scan_failed = to_scan.send(bytes.clone()).await;
+                let _hash_failed = to_hash.send(bytes).await;
+                progress.done.store(received, Ordering::Relaxed);
+            }
+        }
+    };
+    drop((to_hash, to_scan));
+    let found = hash.await.map_err(|_| StoreError::Worker("hashing"))?;
+    let scanned = scan.await.map_err(|_| StoreError::Worker("decoding"))?;
+    let content = content
+        .await
+        .map_err(|_| StoreError::Worker("reading the tar"))?;
+    let result = fetched.and_then(|()| {
+        if received != blob.size || found != layer {
+            return Err(StoreError::Corrupt {
+                expected: layer,
+                found,
+                size: received,
+            });
+        }
+        join(blob, scanned, content)
+    });
+    match result {
+        Ok((index, all_written)) => {
+            if all_written && let Err(err) = files.mark_all(index.spans.len()) {
+                store.caching_failed(&err);
+            }
+            Ok(index)
+        }
+        Err(err) => {
+            if let Err(cause) = files.clear() {
+                tracing::warn!("cannot clear the data of layer {layer}: {cause}");
+            }
+            Err(err)
+        }
+    }
+}
+
+fn join(
+    blob: &Descriptor,
+    scanned: Result<(Codec, Vec<ScannedSpan>), ScanError>,
+    (content, write_error): (Result<ContentResult, LayerError>, Option<std::io::Error>),
+) -> Result<(LayerIndex, bool), StoreError> {
+    let layer = blob.digest;
+    let refuse = |cause| StoreError::Layer { layer, cause };
+    // When the third stage stops, the second one only says that it was stopped.
+    let scanned = match scanned {
+        Err(ScanError::Stopped) => Err(match content {
+            Err(err) => return Err(refuse(err)),
+            Ok(_) => ScanError::Stopped,
+        }),
+        other => other,
+    };
+    let scanned = scanned.map_err(|err| refuse(err.into()))?;
+    let content = content.map_err(refuse)?;
+    for warning in &content.warnings {
+        tracing::warn!("layer {}: {warning}", layer.short());
+    }
+    if let Some(err) = &write_error {
+        tracing::warn!("layer {} is not kept in the cache: {err}", layer.short());
+    }
+    let index = LayerIndex::join(layer, blob.size, scanned, content)
+        .map_err(|err| refuse(LayerError::Spans(err)))?;
+    Ok((index, write_error.is_none()))
+}
+
+fn hash_stage(layer: Digest, mut input: mpsc::Receiver<Bytes>) -> Digest {
+    let mut digester = Digester::new(layer.algorithm());
+    while let Some(bytes) = input.blocking_recv() {
+        digester.update(&bytes);
+    }
+    digester.finish()
+}
+
+fn scan_stage(
+    mut input: mpsc::Receiver<Bytes>,
+    output: &std_mpsc::SyncSender<Piece>,
+    recycled: &std_mpsc::Receiver<Vec<u8>>,
+) -> Result<(Codec, Vec<ScannedSpan>), ScanError> {
+    let mut sink = |piece: Piece| {
+        let is_cut = matches!(piece, Piece::Cut);
+        output.send(piece).ok()?;
+        if is_cut {
+            Some(Vec::new())
+        } else {
+            Some(recycled.try_recv().unwrap_or_default())
+        }
+    };
+    let mut scanner = Scanner::new();
+    while let Some(bytes) = input.blocking_recv() {
+        scanner.push(&bytes, &mut sink)?;
+    }
+    scanner.finish(&mut sink)
+}
+
+/// Reads the tar and writes the decoded bytes. A write that fails ends the writing, not the reading.
+fn content_stage(
+    input: &std_mpsc::Receiver<Piece>,
+    recycle: &std_mpsc::SyncSender<Vec<u8>>,
+    files: &LayerFiles,
+) -> (Result<ContentResult, LayerError>, Option<std::io::Error>) {
+    let mut content = Content::new();
+    let mut position = 0;
+    let mut write_error = None;
+    while let Ok(piece) = input.recv() {
+        let bytes = match piece {
+            Piece::Cut => {
+                content.cut();
+                continue;
+            }
+            Piece::Bytes(bytes) => bytes,
+        };
+        if let Err(err) = content.bytes(&bytes) {
+            return (Err(err.into()), write_error);
+        }
+        if write_error.is_none() {
+            write_error = files.write(position, &bytes).err();
+        }
+        position += bytes.len() as u64;
+        // A full return channel only means that the buffer is freed instead.
+        let _full = recycle.try_send(bytes);
+    }
+    (content.finish().map_err(Into::into), write_error)
+}

@@ -1,0 +1,363 @@
+//! Reading a layer: from the cache when the spans are there, else by fetching them.
+//!
+//! Each span of an open layer is in one of these states, in this process:
+//!
+//! ```text
+//! Unknown ── read from disk, digest right ──────────> Ready     (bytes may be served)
+//! Unknown ── not marked present, or digest wrong ───> Missing
+//! Missing ── fetched, verified, decoded, written ───> Ready
+//! Missing ── fetched, but the disk is full ─────────> Missing   (served from memory, see `RecentSpans`)
+//! ```
+//!
+//! `Ready` never ends while the layer is open: the files' shared lock keeps eviction away.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use super::fetch::Flights;
+use super::files::LayerFiles;
+use super::{Store, StoreError};
+use crate::layer::{Span, SpanTable};
+use crate::oci::{Descriptor, Digest};
+use crate::source::BlobSource;
+
+const UNKNOWN: u8 = 0;
+const MISSING: u8 = 1;
+const READY: u8 = 2;
+
+/// Decoded bytes kept in memory for a layer whose cache cannot be written, in bytes.
+const RECENT_BYTES: usize = 16 << 20;
+
+/// Reads the uncompressed bytes of one layer.
+pub struct LayerReader {
+    pub(super) store: Arc<Store>,
+    pub(super) spans: SpanTable,
+    pub(super) files: Arc<LayerFiles>,
+    pub(super) source: Arc<dyn BlobSource>,
+    pub(super) blob: Descriptor,
+    pub(super) flights: Flights,
+    pub(super) counters: LiveCounters,
+    states: Box<[AtomicU8]>,
+    recent: Mutex<RecentSpans>,
+    quarantine: OnceLock<String>,
+    write_failed: AtomicBool,
+}
+
+/// What a layer has cost so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Compressed bytes fetched lazily.
+    pub fetched: u64,
+    /// Ranges asked for lazily.
+    pub fetches: u64,
+    /// Uncompressed bytes of the layer that are in the cache (this process's view).
+    pub cached: u64,
+    /// Uncompressed size of the layer.
+    pub size: u64,
+}
+
+#[derive(Default)]
+pub(super) struct LiveCounters {
+    pub(super) fetched: AtomicU64,
+    pub(super) fetches: AtomicU64,
+}
+
+/// The spans most recently fetched that could not be written, newest last.
+#[derive(Default)]
+struct RecentSpans {
+    spans: VecDeque<(usize, Arc<Vec<u8>>)>,
+    bytes: usize,
+}
+
+impl LayerReader {
+    pub(super) fn new(
+        store: Arc<Store>,
+        spans: SpanTable,
+        files: Arc<LayerFiles>,
+        source: Arc<dyn BlobSource>,
+        blob: Descriptor,
+    ) -> Arc<Self> {
+        let states = (0..spans.len()).map(|_| AtomicU8::new(UNKNOWN)).collect();
+        Arc::new(Self {
+            store,
+            spans,
+            files,
+            source,
+            blob,
+            flights: Flights::default(),
+            counters: LiveCounters::default(),
+            states,
+            recent: Mutex::default(),
+            quarantine: OnceLock::new(),
+            write_failed: AtomicBool::new(false),
+        })
+    }
+
+    /// Digest of the layer's blob.
+    pub fn digest(&self) -> &Digest {
+        &self.blob.digest
+    }
+
+    /// Uncompressed size in bytes.
+    pub fn size(&self) -> u64 {
+        self.spans.layer_size()
+    }
+
+    /// What the layer has cost so far. May read the disk.
+    pub fn counters(&self) -> Counters {
+        let marks = self.files.marks(self.spans.len()).unwrap_or_default();
+        let present = self.spans.iter().zip(marks).filter(|(_, mark)| *mark != 0);
+        Counters {
+            fetched: self.counters.fetched.load(Ordering::Relaxed),
+            fetches: self.counters.fetches.load(Ordering::Relaxed),
+            cached: present.map(|(span, _)| span.size() as u64).sum(),
+            size: self.size(),
+        }
+    }
+
+    /// From now on nothing of this layer is served. Only the first reason counts.
+    pub fn quarantine(&self, reason: String) {
+        if self.quarantine.set(reason).is_ok() {
+            tracing::error!(
+                "layer {} is quarantined: {}",
+                self.blob.digest,
+                self.quarantine_reason().unwrap_or("")
+            );
+        }
+    }
+
+    /// Why nothing of this layer is served, if so.
+    pub fn quarantine_reason(&self) -> Option<&str> {
+        self.quarantine.get().map(String::as_str)
+    }
+
+    /// Fills `buf` with the layer's uncompressed bytes from `offset` on if all of them can be had without the
+    /// network; says `false`, with `buf` in any state, if not. May read the disk.
+    pub fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> Result<bool, StoreError> {
+        let range = self.range(offset, buf.len())?;
+        let ids = self.spans.covering(range.clone());
+        let mut from_disk = true;
+        for id in ids.clone() {
+            match self.state(id) {
+                READY => {}
+                MISSING => from_disk = false,
+                _ => from_disk &= self.verify_on_disk(id),
+            }
+        }
+        if from_disk {
+            let path = || self.store.layer_dir(&self.blob.digest).join("data");
+            self.files
+                .read_unchecked(offset, buf)
+                .map_err(|err| StoreError::io("read", &path())(err))?;
+            return Ok(true);
+        }
+        self.read_mixed(ids, &range, buf)
+    }
+
+    /// Fills `buf` likewise, fetching what is missing. Must run on the runtime.
+    pub async fn read_at(self: &Arc<Self>, offset: u64, buf: &mut [u8]) -> Result<(), StoreError> {
+        let range = self.range(offset, buf.len())?;
+        // Asked again after the fetch: a span may have left memory meanwhile if the disk is full. Then its
+        // pieces are taken one by one, each right after its fetch.
+        if self.try_read_at(offset, buf)? {
+            return Ok(());
+        }
+        let ids = self.spans.covering(range.clone());
+        self.ensure(ids.clone()).await?;
+        if self.try_read_at(offset, buf)? {
+            return Ok(());
+        }
+        for id in ids {
+            let bytes = self.decoded(id).await?;
+            self.copy(id, &bytes, &range, buf);
+        }
+        Ok(())
+    }
+
+    /// Whether a span can be served without a fetch.
+    pub(super) fn is_here(&self, id: usize) -> bool {
+        match self.state(id) {
+            READY => true,
+            MISSING => self.recent(id).is_some(),
+            _ => self.verify_on_disk(id) || self.recent(id).is_some(),
+        }
+    }
+
+    /// Takes over a verified, decoded span: writes it and marks it, or keeps it in memory.
+    pub(super) fn accept(&self, id: usize, span: &Span, bytes: Vec<u8>) {
+        if !self.write_failed.load(Ordering::Relaxed) {
+            let written = self
+                .files
+                .write(span.uncompressed.start, &bytes)
+                .and_then(|()| self.files.mark(id));
+            match written {
+                Ok(()) => return self.set_state(id, READY),
+                Err(err) => {
+                    self.write_failed.store(true, Ordering::Relaxed);
+                    self.store.caching_failed(&err);
+                }
+            }
+        }
+        self.set_state(id, MISSING);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.bytes += bytes.len();
+        recent.spans.push_back((id, Arc::new(bytes)));
+        while recent.bytes > RECENT_BYTES && recent.spans.len() > 1 {
+            if let Some((_, old)) = recent.spans.pop_front() {
+                recent.bytes -= old.len();
+            }
+        }
+    }
+
+    fn range(&self, offset: u64, length: usize) -> Result<Range<u64>, StoreError> {
+        let layer = self.blob.digest;
+        if let Some(reason) = self.quarantine_reason() {
+            return Err(StoreError::Quarantined {
+                layer,
+                reason: reason.to_owned(),
+            });
+        }
+        match offset.checked_add(length as u64) {
+            Some(end) if end <= self.size() => Ok(offset..end),
+            _ => Err(StoreError::OutOfRange {
+                layer,
+                offset,
+                length: length as u64,
+            }),
+        }
+    }
+
+    /// First use of a span in this process: reads it whole and checks its digest.
+    fn verify_on_disk(&self, id: usize) -> bool {
+        let Some(span) = self.spans.get(id) else {
+            return false;
+        };
+        let verified = self.check_on_disk(id, span).unwrap_or_else(|err| {
+            tracing::warn!(
+                "layer {}: cannot read the cache: {err}",
+                self.blob.digest.short()
+            );
+            false
+        });
+        self.set_state(id, if verified { READY } else { MISSING });
+        verified
+    }
+
+    fn check_on_disk(&self, id: usize, span: &Span) -> std::io::Result<bool> {
+        if !self.files.is_marked(id)? {
+            return Ok(false);
+        }
+        let mut bytes = vec![0; span.size()];
+        let right = match self
+            .files
+            .read_unchecked(span.uncompressed.start, &mut bytes)
+        {
+            Ok(()) => *blake3::hash(&bytes).as_bytes() == span.decoded_digest,
+            Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => false,
+            Err(err) => return Err(err),
+        };
+        if right {
+            // The time of use is for eviction only.
+            let _full_disk = self.files.mark(id);
+        } else {
+            tracing::warn!(
+                "layer {}: span {id} in the cache is damaged, fetching it anew",
+                self.blob.digest.short()
+            );
+            self.files.unmark(id)?;
+        }
+        Ok(right)
+    }
+
+    /// Fills `buf` from disk and memory, span by span.
+    fn read_mixed(
+        &self,
+        ids: Range<usize>,
+        range: &Range<u64>,
+        buf: &mut [u8],
+    ) -> Result<bool, StoreError> {
+        for id in ids {
+            let Some(span) = self.spans.get(id) else {
+                return Ok(false);
+            };
+            if self.state(id) == READY {
+                let mut bytes = vec![0; span.size()];
+                let path = || self.store.layer_dir(&self.blob.digest).join("data");
+                self.files
+                    .read_unchecked(span.uncompressed.start, &mut bytes)
+                    .map_err(|err| StoreError::io("read", &path())(err))?;
+                self.copy(id, &bytes, range, buf);
+            } else if let Some(bytes) = self.recent(id) {
+                self.copy(id, &bytes, range, buf);
+            } else {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Copies what span `id` (whose bytes are `bytes`) has of `range` to its place in `buf`.
+    fn copy(&self, id: usize, bytes: &[u8], range: &Range<u64>, buf: &mut [u8]) {
+        let Some(span) = self.spans.get(id) else {
+            return;
+        };
+        let from = range.start.max(span.uncompressed.start);
+        let to = range.end.min(span.uncompressed.end);
+        let within = |base: u64| -> Option<Range<usize>> {
+            Some(
+                usize::try_from(from.checked_sub(base)?).ok()?
+                    ..usize::try_from(to.checked_sub(base)?).ok()?,
+            )
+        };
+        let source = within(span.uncompressed.start).and_then(|at| bytes.get(at));
+        let target = within(range.start).and_then(|at| buf.get_mut(at));
+        if let (Some(source), Some(target)) = (source, target) {
+            target.copy_from_slice(source);
+        }
+    }
+
+    /// A span's bytes, fetched again and again until they are caught in memory or on disk.
+    async fn decoded(self: &Arc<Self>, id: usize) -> Result<Arc<Vec<u8>>, StoreError> {
+        let span = self
+            .spans
+            .get(id)
+            .ok_or(StoreError::Worker("span number"))?;
+        // Three times is plenty: it takes 16 MiB of other spans between a fetch and this line to miss one.
+        for _ in 0..3 {
+            self.ensure(id..id + 1).await?;
+            if let Some(bytes) = self.recent(id) {
+                return Ok(bytes);
+            }
+            let mut bytes = vec![0; span.size()];
+            if self.try_read_at(span.uncompressed.start, &mut bytes)? {
+                return Ok(Arc::new(bytes));
+            }
+        }
+        Err(StoreError::Worker("a span left memory before it was read"))
+    }
+
+    fn recent(&self, id: usize) -> Option<Arc<Vec<u8>>> {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent
+            .spans
+            .iter()
+            .rev()
+            .find(|(known, _)| *known == id)
+            .map(|(_, bytes)| Arc::clone(bytes))
+    }
+
+    fn state(&self, id: usize) -> u8 {
+        // Acquire pairs with the Release below: whoever sees READY sees the bytes written.
+        self.states
+            .get(id)
+            .map_or(MISSING, |state| state.load(Ordering::Acquire))
+    }
+
+    fn set_state(&self, id: usize, state: u8) {
+        if let Some(slot) = self.states.get(id) {
+            slot.store(state, Ordering::Release);
+        }
+    }
+}
