@@ -295,7 +295,7 @@ impl ImageConfig {
 }
 
 /// Optional properties may be `null`: read that as absent.
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(super) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Default + Deserialize<'de>,

@@ -14,5 +14,5 @@ pub use manifest::{
     ManifestError, RootFs,
 };
 pub use media_type::{ACCEPT_MANIFESTS, Compression, MediaType};
-pub use platform::{Platform, PlatformError, PlatformMatcher};
-pub use reference::{Location, Reference, ReferenceError};
+pub use platform::{Fit, Platform, PlatformError, PlatformMatcher, may_be_image};
+pub use reference::{DEFAULT_REGISTRY, Location, Reference, ReferenceError};

@@ -1,6 +1,13 @@
 //! What can go wrong when fetching, in words that name the host and the next step.
 
-use crate::oci::Digest;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::oci::{Digest, ManifestError, PlatformError};
+
+use super::credentials::CredentialsError;
 
 /// Why bytes could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -9,9 +16,9 @@ pub enum SourceError {
     #[error("content does not match its digest: expected {expected}, got {found}")]
     Digest {
         /// What was asked for.
-        expected: Digest,
+        expected: Box<Digest>,
         /// What the bytes hash to.
-        found: Digest,
+        found: Box<Digest>,
     },
     /// The descriptor's size and the number of bytes differ.
     #[error("blob {digest} should have {expected} bytes but {found} came")]
@@ -33,4 +40,206 @@ pub enum SourceError {
         /// Limit in bytes.
         limit: u64,
     },
+    /// A manifest larger than its limit, before its digest is known.
+    #[error("{host}: {what} has more than the limit of {limit} bytes")]
+    AnswerTooLarge {
+        /// Who answered.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// Limit in bytes.
+        limit: u64,
+    },
+    /// No connection.
+    #[error("cannot connect to {host}: {cause}{hint}")]
+    Connect {
+        /// Host and port.
+        host: String,
+        /// The system's words.
+        cause: String,
+        /// What to do, with a colon in front, or empty.
+        hint: &'static str,
+        /// Whether it may pass by itself.
+        transient: bool,
+    },
+    /// The server took too long.
+    #[error("{host}: {what}: {waited_for} did not come within {limit:?}")]
+    Timeout {
+        /// Host and port.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// What was waited for.
+        waited_for: &'static str,
+        /// How long.
+        limit: Duration,
+    },
+    /// The connection broke, or the body ended early.
+    #[error("{host}: {what}: the transfer broke off: {cause}")]
+    Broken {
+        /// Host and port.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The system's words.
+        cause: String,
+    },
+    /// 401 or 403.
+    #[error("{host} refuses access to {repository}{server}: {hint}")]
+    Denied {
+        /// Host and port.
+        host: String,
+        /// Repository.
+        repository: String,
+        /// The server's words.
+        server: ServerMessage,
+        /// What to do.
+        hint: String,
+    },
+    /// 404.
+    #[error("{host} has no {what}{server}: check the name, or whether it needs a login")]
+    NotFound {
+        /// Host and port.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The server's words.
+        server: ServerMessage,
+    },
+    /// Another status.
+    #[error("{host}: {what}: unexpected status {status}{server}")]
+    Status {
+        /// Host and port.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// HTTP status.
+        status: u16,
+        /// The server's words.
+        server: ServerMessage,
+        /// How long the server asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// An answer against the protocol.
+    #[error("{host}: {what}: {problem}")]
+    Protocol {
+        /// Host and port.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The HTTP client could not be set up.
+    #[error("cannot set up TLS: {cause}: check the system's certificates (ca-certificates)")]
+    Client {
+        /// The library's words.
+        cause: String,
+    },
+    /// A file of credentials is not usable.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// A file or directory could not be read.
+    #[error("cannot read {}: {cause}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        cause: io::Error,
+    },
+    /// A local image that is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    Local {
+        /// The directory or archive.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// A manifest, index or config that cannot be used.
+    #[error("{digest}: {cause}")]
+    Document {
+        /// The document.
+        digest: Digest,
+        /// Why not.
+        cause: ManifestError,
+    },
+    /// No image for the platform.
+    #[error(transparent)]
+    Platform(#[from] PlatformError),
+    /// A layer that the registry does not have.
+    #[error(
+        "layer {digest} is a foreign layer ({media_type}), kept outside the registry: such images cannot be mounted"
+    )]
+    ForeignLayer {
+        /// The layer.
+        digest: Digest,
+        /// Its media type.
+        media_type: String,
+    },
+    /// A structure of indexes beyond its limits.
+    #[error("{digest}: {problem}")]
+    Nesting {
+        /// The index.
+        digest: Digest,
+        /// Which limit.
+        problem: String,
+    },
+    /// An artifact that is no container image.
+    #[error("{digest} is no container image: its config has the type {media_type:?}")]
+    NotAnImage {
+        /// The manifest.
+        digest: Digest,
+        /// The config's media type.
+        media_type: String,
+    },
+}
+
+impl SourceError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { transient, .. } => *transient,
+            Self::Timeout { .. } | Self::Broken { .. } => true,
+            Self::Status { status, .. } => {
+                matches!(status, 408 | 429) || (*status >= 500 && *status != 501)
+            }
+            Self::Digest { .. }
+            | Self::Size { .. }
+            | Self::TooLarge { .. }
+            | Self::AnswerTooLarge { .. }
+            | Self::Denied { .. }
+            | Self::NotFound { .. }
+            | Self::Protocol { .. }
+            | Self::Client { .. }
+            | Self::Credentials(_)
+            | Self::File { .. }
+            | Self::Local { .. }
+            | Self::Document { .. }
+            | Self::Platform(_)
+            | Self::ForeignLayer { .. }
+            | Self::Nesting { .. }
+            | Self::NotAnImage { .. } => false,
+        }
+    }
+
+    /// How long the server asked to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+/// What a server said in an error's body: code and message, printable and of bounded length.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServerMessage(pub(super) String);
+
+impl fmt::Display for ServerMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        write!(f, " ({})", self.0)
+    }
 }

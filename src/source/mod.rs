@@ -4,17 +4,53 @@
 //! it returns is *unverified*; [`read_verified`] is the one way to get a whole manifest or config, and layer
 //! bytes are verified by who asked for them, against the layer digest or a span digest.
 
+//!
+//! ```text
+//! open(reference) -> Limited(Retrying(Registry))    limit -> retry -> registry -> transport -> auth, http
+//!                    OciLayout                      choose, file
+//!                    DockerArchive                  choose, file
+//! resolve_image(source, platform)                   indexes, manifest and config, each verified
+//! ```
+
+mod archive;
+mod auth;
+pub mod challenge;
+mod choose;
+mod credentials;
 mod error;
+mod file;
+mod http;
+mod layout;
+mod limit;
+mod network;
+mod options;
+mod redact;
+mod registry;
+mod resolve;
+mod retry;
+mod secret;
+mod transport;
 
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 
-pub use error::SourceError;
+pub use archive::DockerArchive;
+pub use credentials::{Credential, CredentialFiles, CredentialsError};
+pub use error::{ServerMessage, SourceError};
+pub use layout::OciLayout;
+pub use network::Network;
+pub use options::{Options, RetryPolicy, Timeouts};
+pub use registry::Registry;
+pub use resolve::{ResolvedImage, VerifiedDocument, resolve_image};
+pub use secret::Secret;
 
-use crate::oci::{Descriptor, Digest};
+use crate::oci::{Descriptor, Digest, Location, Platform, Reference};
+use limit::Limited;
+use retry::Retrying;
 
 /// Bytes of a blob's range, in order, in pieces of any size. Ends after exactly the range's length, or with
 /// an error: a source never ends a stream early without one.
@@ -61,6 +97,40 @@ pub trait BlobSource: Send + Sync {
     fn parallel_ranges(&self) -> usize;
 }
 
+/// Opens the source that a reference names. Sends nothing; for local images, reads what lists their content, so
+/// not for an async thread.
+pub fn open(reference: &Reference, options: &Options) -> Result<Arc<dyn BlobSource>, SourceError> {
+    match reference.location() {
+        Location::Registry {
+            host,
+            repository,
+            tag,
+            digest,
+        } => {
+            let registry = Registry::new(host, repository, tag.as_deref(), *digest, options)?;
+            let retrying =
+                Retrying::new(Arc::new(registry), options.retry, options.timeouts.give_up);
+            Ok(Arc::new(Limited::new(
+                Arc::new(retrying),
+                options.network.limit(host),
+            )))
+        }
+        Location::OciLayout { dir, tag, digest } => {
+            Ok(Arc::new(OciLayout::open(dir, tag.as_deref(), *digest)?))
+        }
+        Location::DockerArchive { file, image } => {
+            Ok(Arc::new(DockerArchive::open(file, image.as_deref())?))
+        }
+    }
+}
+
+/// The platform of this machine.
+pub fn host_platform() -> Platform {
+    // Only 32-bit arm needs it; without it the common default holds.
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    Platform::host(std::env::consts::OS, std::env::consts::ARCH, &cpuinfo)
+}
+
 /// Reads a whole small blob or manifest from `stream` and checks size and digest before anyone sees a byte.
 /// `limit` bounds memory.
 pub async fn read_verified(
@@ -97,8 +167,8 @@ pub async fn read_verified(
     }
     if found != descriptor.digest {
         return Err(SourceError::Digest {
-            expected: descriptor.digest,
-            found,
+            expected: Box::new(descriptor.digest),
+            found: Box::new(found),
         });
     }
     Ok(body.freeze())

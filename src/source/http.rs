@@ -1,0 +1,432 @@
+//! One HTTP request: sent within its time limits, counted, and its failures put into words.
+//!
+//! Knows neither authentication nor redirects nor retries.
+
+use std::error::Error as StdError;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{Method, Response};
+use serde::Deserialize;
+use url::Url;
+
+use super::Traffic;
+use super::error::{ServerMessage, SourceError};
+use super::network::{Network, Trust};
+use super::options::Timeouts;
+use super::redact::{printable, redact_url};
+
+/// Most bytes read of an error's body.
+const MAX_ERROR_BODY: u64 = 8 << 10;
+/// Longest wait that a server may ask for; beyond it the error is more useful than the wait.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Sends requests for one registry.
+#[derive(Debug)]
+pub(super) struct Http {
+    network: Network,
+    timeouts: Timeouts,
+    /// Host name of the registry, without port: the only one that may go unverified.
+    registry: String,
+    trust: Trust,
+    counters: Counters,
+}
+
+/// Requests and body bytes so far.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counters {
+    /// Counts one request.
+    pub(super) fn add_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts body bytes.
+    pub(super) fn add_bytes(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// So far.
+    pub(super) fn traffic(&self) -> Traffic {
+        Traffic {
+            requests: self.requests.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A request that brought no answer.
+#[derive(Debug)]
+pub(super) struct SendError {
+    pub(super) error: SourceError,
+    /// The server was reached but did not speak TLS.
+    pub(super) not_tls: bool,
+}
+
+impl From<SendError> for SourceError {
+    fn from(err: SendError) -> Self {
+        err.error
+    }
+}
+
+impl Http {
+    pub(super) fn new(network: Network, timeouts: Timeouts, registry: &str, trust: Trust) -> Self {
+        Self {
+            network,
+            timeouts,
+            registry: registry.to_owned(),
+            trust,
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn traffic(&self) -> Traffic {
+        self.counters.traffic()
+    }
+
+    /// Sends one request and waits for the answer's head. `what` names it in errors.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        what: &str,
+    ) -> Result<Response, SendError> {
+        let trust = if url.host_str() == Some(self.registry.as_str()) {
+            self.trust
+        } else {
+            Trust::Verified
+        };
+        let plain = |error| SendError {
+            error,
+            not_tls: false,
+        };
+        let client = self
+            .network
+            .client(trust, self.timeouts.connect)
+            .map_err(plain)?;
+        self.counters.add_request();
+        tracing::debug!("{method} {}", redact_url(url));
+        let answer = client.request(method, url.clone()).headers(headers).send();
+        match tokio::time::timeout(self.timeouts.first_byte, answer).await {
+            Ok(Ok(response)) => {
+                tracing::debug!("{} from {}", response.status(), redact_url(url));
+                Ok(response)
+            }
+            Ok(Err(cause)) => Err(send_error(&cause, url, what, &self.timeouts)),
+            Err(_) => Err(plain(SourceError::Timeout {
+                host: host_of(url),
+                what: what.to_owned(),
+                waited_for: "an answer",
+                limit: self.timeouts.first_byte,
+            })),
+        }
+    }
+
+    /// The next piece of a body, or `None` at its end.
+    pub(super) async fn chunk(
+        &self,
+        response: &mut Response,
+        host: &str,
+        what: &str,
+    ) -> Result<Option<Bytes>, SourceError> {
+        match tokio::time::timeout(self.timeouts.stall, response.chunk()).await {
+            Ok(Ok(piece)) => {
+                self.counters
+                    .add_bytes(piece.as_ref().map_or(0, Bytes::len));
+                Ok(piece)
+            }
+            Ok(Err(cause)) => Err(SourceError::Broken {
+                host: host.to_owned(),
+                what: what.to_owned(),
+                cause: innermost(&cause),
+            }),
+            Err(_) => Err(SourceError::Timeout {
+                host: host.to_owned(),
+                what: what.to_owned(),
+                waited_for: "the next byte",
+                limit: self.timeouts.stall,
+            }),
+        }
+    }
+
+    /// A whole small body.
+    pub(super) async fn body(
+        &self,
+        mut response: Response,
+        what: &str,
+        limit: u64,
+    ) -> Result<Bytes, SourceError> {
+        let host = host_of(response.url());
+        let mut body = BytesMut::new();
+        while let Some(piece) = self.chunk(&mut response, &host, what).await? {
+            if (body.len() + piece.len()) as u64 > limit {
+                return Err(SourceError::AnswerTooLarge {
+                    host,
+                    what: what.to_owned(),
+                    limit,
+                });
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body.freeze())
+    }
+
+    /// Reads what the server says about a failure.
+    pub(super) async fn server_message(&self, mut response: Response) -> ServerMessage {
+        let host = host_of(response.url());
+        let mut body = BytesMut::new();
+        // A body that cannot be read leaves the status to speak for itself.
+        while let Ok(Some(piece)) = self.chunk(&mut response, &host, "error").await {
+            body.extend_from_slice(&piece);
+            if body.len() as u64 >= MAX_ERROR_BODY {
+                break;
+            }
+        }
+        parse_server_message(&body)
+    }
+
+    /// The error for an answer with an unexpected status.
+    pub(super) async fn status_error(&self, response: Response, what: &str) -> SourceError {
+        let status = response.status().as_u16();
+        let host = host_of(response.url());
+        let retry_after = response
+            .headers()
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| parse_retry_after(value, SystemTime::now()))
+            .map(|wait| wait.min(MAX_RETRY_AFTER));
+        let server = self.server_message(response).await;
+        let what = what.to_owned();
+        match status {
+            404 => SourceError::NotFound { host, what, server },
+            _ => SourceError::Status {
+                host,
+                what,
+                status,
+                server,
+                retry_after,
+            },
+        }
+    }
+}
+
+/// Host and port as people write them.
+pub(super) fn host_of(url: &Url) -> String {
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (Some(host), None) => host.to_owned(),
+        (None, _) => String::new(),
+    }
+}
+
+/// The last cause of an error: the ones around it only repeat that something failed. Says no URL.
+pub(super) fn innermost(err: &(dyn StdError + 'static)) -> String {
+    let mut text = "unknown error".to_owned();
+    for cause in chain(err) {
+        if cause.downcast_ref::<reqwest::Error>().is_none() {
+            text = cause.to_string();
+        }
+    }
+    printable(&text)
+}
+
+fn chain<'a>(
+    err: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(err), |err| next_cause(*err))
+}
+
+fn next_cause<'a>(err: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    // An io::Error hides the error it wraps from `source`.
+    match err.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => err.source(),
+    }
+}
+
+fn send_error(cause: &reqwest::Error, url: &Url, what: &str, timeouts: &Timeouts) -> SendError {
+    let host = host_of(url);
+    if cause.is_timeout() {
+        return SendError {
+            error: SourceError::Timeout {
+                host,
+                what: what.to_owned(),
+                waited_for: "a connection",
+                limit: timeouts.connect,
+            },
+            not_tls: false,
+        };
+    }
+    let text = innermost(cause);
+    if !cause.is_connect() {
+        return SendError {
+            error: SourceError::Broken {
+                host,
+                what: what.to_owned(),
+                cause: text,
+            },
+            not_tls: false,
+        };
+    }
+    let failure = ConnectFailure::of(cause);
+    let (hint, transient) = match failure {
+        ConnectFailure::Refused => (": nothing listens there, check host and port", true),
+        ConnectFailure::Name => (": check the spelling of the host, and the network", true),
+        ConnectFailure::Certificate => (
+            ": add the CA to the system's certificates, or use --insecure if you trust the network",
+            false,
+        ),
+        ConnectFailure::NotTls => (
+            ": the server does not speak TLS, use --plain-http if that is intended",
+            false,
+        ),
+        ConnectFailure::Other => ("", true),
+    };
+    SendError {
+        error: SourceError::Connect {
+            host,
+            cause: text,
+            hint,
+            transient,
+        },
+        not_tls: failure == ConnectFailure::NotTls,
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ConnectFailure {
+    Refused,
+    Name,
+    Certificate,
+    NotTls,
+    Other,
+}
+
+impl ConnectFailure {
+    fn of(cause: &reqwest::Error) -> Self {
+        if cause.is_dns() {
+            return Self::Name;
+        }
+        for cause in chain(cause) {
+            if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+                return match tls {
+                    rustls::Error::InvalidCertificate(_) => Self::Certificate,
+                    rustls::Error::InvalidMessage(_) => Self::NotTls,
+                    _ => Self::Other,
+                };
+            }
+            if let Some(io) = cause.downcast_ref::<io::Error>() {
+                match io.kind() {
+                    io::ErrorKind::ConnectionRefused => return Self::Refused,
+                    // Reached, and hung up on the first words of TLS.
+                    io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::ConnectionAborted
+                    | io::ErrorKind::BrokenPipe => return Self::NotTls,
+                    _ => {}
+                }
+            }
+        }
+        Self::Other
+    }
+}
+
+/// `Retry-After`: seconds, or an HTTP date.
+pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    // A date that has passed means: now.
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+fn parse_server_message(body: &[u8]) -> ServerMessage {
+    #[derive(Deserialize)]
+    struct Errors {
+        errors: Vec<OneError>,
+    }
+    #[derive(Deserialize)]
+    struct OneError {
+        #[serde(default)]
+        code: String,
+        #[serde(default)]
+        message: String,
+    }
+    #[derive(Deserialize)]
+    struct Details {
+        details: String,
+    }
+    let text = if let Ok(Errors { errors }) = serde_json::from_slice(body) {
+        let first = errors.into_iter().next();
+        first.map_or_else(String::new, |error| {
+            if error.code.is_empty() || error.message.is_empty() {
+                format!("{}{}", error.code, error.message)
+            } else {
+                format!("{}: {}", error.code, error.message)
+            }
+        })
+    } else if let Ok(Details { details }) = serde_json::from_slice(body) {
+        details
+    } else {
+        let text = String::from_utf8_lossy(body);
+        // Pages made for browsers say nothing here.
+        if text.trim_start().starts_with('<') {
+            String::new()
+        } else {
+            text.into_owned()
+        }
+    };
+    ServerMessage(printable(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
+        let check = |value: &str, expected: Option<u64>| {
+            let got = parse_retry_after(value, now).map(|wait| wait.as_secs());
+            assert_eq!(got, expected, "{value}");
+        };
+        check("3", Some(3));
+        check(" 0 ", Some(0));
+        check("Sun, 06 Nov 1994 08:49:47 GMT", Some(10));
+        check("Sun, 06 Nov 1994 08:00:00 GMT", Some(0));
+        check("soon", None);
+        check("-1", None);
+        check("99999999999999999999", None);
+    }
+
+    #[test]
+    fn servers_words_are_read_from_json_or_text() {
+        let check = |body: &str, expected: &str| {
+            let message = parse_server_message(body.as_bytes());
+            assert_eq!(message.to_string(), expected, "{body}");
+        };
+        check("", "");
+        check(
+            r#"{"errors":[{"code":"DENIED","message":"no\u001b[31m"}]}"#,
+            " (DENIED: no [31m)",
+        );
+        check(r#"{"errors":[{"message":"no"}]}"#, " (no)");
+        check(r#"{"errors":[]}"#, "");
+        check(
+            r#"{"details":"incorrect username"}"#,
+            " (incorrect username)",
+        );
+        check("<html>", "");
+        check("plain words\n", " (plain words)");
+    }
+}

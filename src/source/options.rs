@@ -1,0 +1,80 @@
+//! How to reach a source: what the command line and the environment decide.
+
+use std::time::Duration;
+
+use super::credentials::CredentialFiles;
+use super::network::Network;
+
+/// Options of [`super::open`]. A clone shares connections and limits with its original.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Speak http with the registry, not https.
+    pub plain_http: bool,
+    /// Do not check the registry's certificate, and fall back to http where TLS is not spoken. Holds for the
+    /// registry's own host only, never for hosts it redirects to. Loopback hosts are treated so anyway.
+    pub insecure: bool,
+    /// Where credentials are looked up when a registry asks for them.
+    pub credentials: CredentialFiles,
+    /// How long to wait.
+    pub timeouts: Timeouts,
+    /// How often to try again.
+    pub retry: RetryPolicy,
+    /// Connections and limits shared by everything opened with clones of these options.
+    pub network: Network,
+}
+
+impl Options {
+    /// The defaults, with the credential files that the environment names.
+    pub fn from_env() -> Self {
+        Self {
+            credentials: CredentialFiles::from_env(|name| std::env::var_os(name)),
+            ..Self::default()
+        }
+    }
+}
+
+/// Limits on waiting for a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For the TCP and TLS handshakes.
+    pub connect: Duration,
+    /// From the request to the answer's head.
+    pub first_byte: Duration,
+    /// Without a single byte, once the answer has begun.
+    pub stall: Duration,
+    /// Longest time from the first failure to giving up, all retries and waits included, as long as no byte
+    /// arrives. A reader that needs a hard deadline drops the future or stream.
+    pub give_up: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(10),
+            stall: Duration::from_secs(10),
+            give_up: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Full-jitter exponential backoff: a random wait below `base` times two to the number of failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts in a row that bring no byte before giving up.
+    pub attempts: u32,
+    /// Upper bound of the first wait.
+    pub base: Duration,
+    /// Upper bound of any wait that the server did not ask for.
+    pub cap: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            attempts: 5,
+            base: Duration::from_millis(100),
+            cap: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! From a reference to one image: through indexes to the manifest for a platform, and its config.
+//!
+//! Every document is read through [`read_verified`] or was checked by the source, so the digest of the first one
+//! pins everything. Entries of an index that do not say their platform are decided by their config, last.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::error::SourceError;
+use super::{BlobSource, read_verified};
+use crate::oci::{
+    Descriptor, Digest, Document, ImageConfig, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Manifest,
+    ManifestError, MediaType, Platform, PlatformMatcher, may_be_image,
+};
+
+/// Most indexes inside each other; containerd and docker have no use for more than two.
+const MAX_DEPTH: usize = 4;
+/// Most entries of all indexes of one image together; protects memory and the registry.
+const MAX_ENTRIES: usize = 4096;
+/// Most indexes read for one image.
+const MAX_INDEXES: usize = 32;
+/// Most layers of one image: several times what docker can make (about 128).
+const MAX_LAYERS: usize = 1024;
+
+/// A document whose bytes have the descriptor's digest and size.
+#[derive(Debug, Clone)]
+pub struct VerifiedDocument {
+    /// Its descriptor.
+    pub descriptor: Descriptor,
+    /// Its bytes.
+    pub body: Bytes,
+}
+
+/// One image, with everything that leads to it.
+#[derive(Debug, Clone)]
+pub struct ResolvedImage {
+    /// What the reference points to, then any further index on the way, then the image's manifest.
+    pub chain: Vec<VerifiedDocument>,
+    /// The manifest: its layers are what is mounted.
+    pub manifest: Manifest,
+    /// The config's bytes.
+    pub config_document: VerifiedDocument,
+    /// The config: its diff_ids are the layers' contents.
+    pub config: ImageConfig,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl ResolvedImage {
+    /// Digest of the image's manifest.
+    pub fn manifest_digest(&self) -> Option<&Digest> {
+        self.chain
+            .last()
+            .map(|document| &document.descriptor.digest)
+    }
+
+    /// The platform that the config names.
+    pub fn platform(&self) -> Platform {
+        config_platform(&self.config)
+    }
+}
+
+/// Finds the image that the source's reference means for `platform`. `known` is what the reference pointed to
+/// when last asked.
+pub async fn resolve_image(
+    source: &dyn BlobSource,
+    platform: &Platform,
+    known: Option<&Descriptor>,
+) -> Result<ResolvedImage, SourceError> {
+    let resolved = source.resolve(known).await?;
+    let root = match resolved.body {
+        Some(body) => VerifiedDocument {
+            descriptor: resolved.descriptor,
+            body,
+        },
+        None => read_manifest(source, &resolved.descriptor).await?,
+    };
+    let matcher = PlatformMatcher::new(platform);
+    match parse(&root)? {
+        Document::Manifest(manifest) => {
+            let mut image = complete(source, vec![root], manifest).await?;
+            let found = image.platform();
+            // Somebody who names one manifest means it; only say so.
+            if found != Platform::default() && matcher.fit(&found).is_none() {
+                image.warnings.push(format!(
+                    "the image is for {}, not for {}, and there is no other to choose",
+                    found.normalised(),
+                    matcher.wanted()
+                ));
+            }
+            Ok(image)
+        }
+        Document::Index(index) => {
+            let candidates = flatten(source, &root, index.manifests).await?;
+            choose(source, &root, &matcher, candidates).await
+        }
+    }
+}
+
+/// An entry of an index, and the further indexes it was reached through.
+struct Candidate {
+    descriptor: Descriptor,
+    path: Vec<VerifiedDocument>,
+}
+
+/// Replaces nested indexes by what they list, in place.
+async fn flatten(
+    source: &dyn BlobSource,
+    root: &VerifiedDocument,
+    entries: Vec<Descriptor>,
+) -> Result<Vec<Candidate>, SourceError> {
+    let mut visited = HashSet::from([root.descriptor.digest]);
+    let mut candidates = Vec::new();
+    let mut seen = entries.len();
+    // A stack of what is still to be looked at, the next one last.
+    let mut pending: Vec<Candidate> = entries
+        .into_iter()
+        .rev()
+        .map(|descriptor| Candidate {
+            descriptor,
+            path: Vec::new(),
+        })
+        .collect();
+    while let Some(candidate) = pending.pop() {
+        let limit = |problem: String| SourceError::Nesting {
+            digest: candidate.descriptor.digest,
+            problem,
+        };
+        if seen > MAX_ENTRIES {
+            return Err(limit(format!(
+                "the image's indexes have more than {MAX_ENTRIES} entries"
+            )));
+        }
+        let is_index = candidate.descriptor.kind() == MediaType::ImageIndex;
+        if !is_index || !may_be_image(&candidate.descriptor) {
+            candidates.push(candidate);
+            continue;
+        }
+        if !visited.insert(candidate.descriptor.digest) {
+            continue;
+        }
+        if visited.len() > MAX_INDEXES {
+            return Err(limit(format!("more than {MAX_INDEXES} nested indexes")));
+        }
+        // The root is the first level.
+        if candidate.path.len() + 2 > MAX_DEPTH {
+            return Err(limit(format!(
+                "indexes are nested more than {MAX_DEPTH} deep"
+            )));
+        }
+        let document = read_manifest(source, &candidate.descriptor).await?;
+        let Document::Index(index) = parse(&document)? else {
+            continue;
+        };
+        seen += index.manifests.len();
+        let mut path = candidate.path;
+        path.push(document);
+        let platform = candidate.descriptor.platform;
+        pending.extend(index.manifests.into_iter().rev().map(|mut descriptor| {
+            // What an index is said to be for holds for its entries, unless they say more.
+            if descriptor.platform.is_none() {
+                descriptor.platform.clone_from(&platform);
+            }
+            Candidate {
+                descriptor,
+                path: path.clone(),
+            }
+        }));
+    }
+    Ok(candidates)
+}
+
+async fn choose(
+    source: &dyn BlobSource,
+    root: &VerifiedDocument,
+    matcher: &PlatformMatcher,
+    candidates: Vec<Candidate>,
+) -> Result<ResolvedImage, SourceError> {
+    let (descriptors, paths): (Vec<_>, Vec<_>) = candidates
+        .into_iter()
+        .map(|candidate| (candidate.descriptor, candidate.path))
+        .unzip();
+    let mut offered: Vec<Platform> = descriptors
+        .iter()
+        .filter(|descriptor| may_be_image(descriptor))
+        .filter_map(|descriptor| descriptor.platform.as_ref().map(Platform::normalised))
+        .collect();
+    for descriptor in matcher.order(&descriptors)? {
+        let path = descriptors
+            .iter()
+            .position(|candidate| std::ptr::eq(candidate, descriptor))
+            .and_then(|position| paths.get(position));
+        let mut chain = vec![root.clone()];
+        chain.extend(path.into_iter().flatten().cloned());
+        let document = read_manifest(source, descriptor).await?;
+        let parsed = parse(&document)?;
+        chain.push(document);
+        let Document::Manifest(manifest) = parsed else {
+            // Without a media type only the body tells; nobody writes such nested indexes.
+            continue;
+        };
+        if descriptor.platform.is_some() {
+            return complete(source, chain, manifest).await;
+        }
+        // The config decides. An entry that turns out to be no image does not hide the others.
+        let image = match complete(source, chain, manifest).await {
+            Ok(image) => image,
+            Err(SourceError::NotAnImage { .. }) => continue,
+            Err(err) => return Err(err),
+        };
+        if matcher.fit(&image.platform()).is_some() {
+            return Ok(image);
+        }
+        offered.push(image.platform().normalised());
+    }
+    Err(matcher.no_match(offered).into())
+}
+
+/// Reads the config of a manifest and checks what can be checked without the layers.
+async fn complete(
+    source: &dyn BlobSource,
+    chain: Vec<VerifiedDocument>,
+    manifest: Manifest,
+) -> Result<ResolvedImage, SourceError> {
+    let digest = chain
+        .last()
+        .map_or(manifest.config.digest, |last| last.descriptor.digest);
+    let config_kind = manifest.config.kind();
+    let not_an_image = || SourceError::NotAnImage {
+        digest,
+        media_type: manifest.config.media_type.clone(),
+    };
+    if manifest.config.media_type == "application/vnd.oci.empty.v1+json" {
+        return Err(not_an_image());
+    }
+    if manifest.layers.len() > MAX_LAYERS {
+        return Err(SourceError::Nesting {
+            digest,
+            problem: format!("the image has more than {MAX_LAYERS} layers"),
+        });
+    }
+    for layer in &manifest.layers {
+        if matches!(layer.kind(), MediaType::ForeignLayer(_)) {
+            return Err(SourceError::ForeignLayer {
+                digest: layer.digest,
+                media_type: layer.media_type.clone(),
+            });
+        }
+    }
+    let stream = source
+        .open(
+            &manifest.config,
+            0..manifest.config.size.min(MAX_CONFIG_SIZE),
+        )
+        .await?;
+    let body = read_verified(stream, &manifest.config, MAX_CONFIG_SIZE).await?;
+    let config = match ImageConfig::parse(&body, manifest.layers.len()) {
+        Ok(config) => config,
+        // Artifacts have configs of their own types; images with an unknown type are known to exist.
+        Err(ManifestError::Json { .. }) if config_kind != MediaType::ImageConfig => {
+            return Err(not_an_image());
+        }
+        Err(cause) => {
+            return Err(SourceError::Document {
+                digest: manifest.config.digest,
+                cause,
+            });
+        }
+    };
+    Ok(ResolvedImage {
+        chain,
+        config_document: VerifiedDocument {
+            descriptor: manifest.config.clone(),
+            body,
+        },
+        manifest,
+        config,
+        warnings: Vec::new(),
+    })
+}
+
+async fn read_manifest(
+    source: &dyn BlobSource,
+    descriptor: &Descriptor,
+) -> Result<VerifiedDocument, SourceError> {
+    let stream = source.open_manifest(descriptor).await?;
+    let body = read_verified(stream, descriptor, MAX_MANIFEST_SIZE).await?;
+    Ok(VerifiedDocument {
+        descriptor: descriptor.clone(),
+        body,
+    })
+}
+
+fn parse(document: &VerifiedDocument) -> Result<Document, SourceError> {
+    let declared = Some(document.descriptor.media_type.as_str()).filter(|text| !text.is_empty());
+    Document::parse(&document.body, declared).map_err(|cause| SourceError::Document {
+        digest: document.descriptor.digest,
+        cause,
+    })
+}
+
+fn config_platform(config: &ImageConfig) -> Platform {
+    Platform {
+        os: config.os.clone(),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone(),
+        os_version: config.os_version.clone(),
+        os_features: Vec::new(),
+    }
+}
