@@ -1,3 +1,7 @@
 //! The `imgfs` program: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    imgfs::cli::run(std::env::args_os().collect())
+}

@@ -1,1 +1,164 @@
-//! The command line.
+//! The command line: parses, runs, prints.
+//!
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+mod cache;
+mod cp;
+mod daemon;
+mod globals;
+mod inspect;
+mod look;
+mod mount;
+mod output;
+mod progress;
+mod ps;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use globals::Globals;
+
+/// Mount and look into container images, without extracting or preparing them.
+#[derive(Parser)]
+#[command(
+    name = "imgfs",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  imgfs mount golang:latest /mnt/go       mount an image; reads fetch what they need
+  imgfs ls -l golang /usr/local           list a directory without a mount
+  imgfs cat alpine:3.20 /etc/os-release   print a file
+  imgfs status /mnt/go                    what a mount has fetched, and how far it is proven
+  imgfs unmount /mnt/go
+
+IMAGE is a name such as golang, ghcr.io/owner/name:tag, host:5000/name@sha256:..., oci:DIR[:tag] or
+docker-archive:FILE[:name]."
+)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Mount(mount::MountArgs),
+    #[command(visible_alias = "umount")]
+    Unmount(mount::UnmountArgs),
+    Ps(ps::PsArgs),
+    Status(ps::StatusArgs),
+    Ls(look::LsArgs),
+    Cat(look::CatArgs),
+    Stat(look::StatArgs),
+    Cp(cp::CpArgs),
+    Inspect(inspect::InspectArgs),
+    #[command(subcommand)]
+    Manifest(inspect::ManifestCommand),
+    #[command(subcommand)]
+    Cache(cache::CacheCommand),
+    Completions(CompletionsArgs),
+}
+
+/// Print a completion script for a shell.
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  imgfs completions bash > /etc/bash_completion.d/imgfs")]
+struct CompletionsArgs {
+    /// The shell.
+    shell: clap_complete::Shell,
+}
+
+/// Runs the program with these arguments, the program's name first.
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(with_mount_command(args)) {
+        Ok(cli) => cli,
+        Err(err) => {
+            // Help goes to stdout, usage errors to stderr; that it cannot be printed changes nothing.
+            let _unprinted = err.print();
+            return ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(2));
+        }
+    };
+    output::start_log(cli.globals.verbose, cli.globals.quiet);
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(err) if output::is_broken_pipe(&err) => ExitCode::SUCCESS,
+        Err(err) => {
+            output::error(&err);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `mount -t fuse.imgfs IMAGE DIR -o OPTIONS` calls us as `imgfs IMAGE DIR -o OPTIONS`: without a command,
+/// two names mean `mount`.
+fn with_mount_command(mut args: Vec<OsString>) -> Vec<OsString> {
+    let is_name = |arg: &OsString| {
+        let text = arg.to_string_lossy();
+        let is_command = Cli::command().get_subcommands().any(|command| {
+            command.get_name() == text || command.get_all_aliases().any(|alias| alias == text)
+        });
+        !text.starts_with('-') && !is_command && text != "help"
+    };
+    if let [_, image, dir, ..] = &args[..]
+        && is_name(image)
+        && is_name(dir)
+    {
+        args.insert(1, "mount".into());
+    }
+    args
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let globals = &cli.globals;
+    match cli.command {
+        Command::Mount(args) => return mount::mount(globals, &args),
+        Command::Unmount(args) => mount::unmount(&args)?,
+        Command::Ps(args) => ps::ps(&args)?,
+        Command::Status(args) => ps::status(&args)?,
+        Command::Ls(args) => look::ls(globals, &args)?,
+        Command::Cat(args) => look::cat(globals, &args)?,
+        Command::Stat(args) => look::stat(globals, &args)?,
+        Command::Cp(args) => cp::cp(globals, &args)?,
+        Command::Inspect(args) => inspect::inspect(globals, &args)?,
+        Command::Manifest(command) => inspect::manifest(globals, &command)?,
+        Command::Cache(command) => cache::run(globals, &command)?,
+        Command::Completions(args) => {
+            let mut script = Vec::new();
+            clap_complete::generate(args.shell, &mut Cli::command(), "imgfs", &mut script);
+            output::bytes(&script)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn two_names_mean_mount() {
+        let check = |args: &[&str], expected: &[&str]| {
+            let args = std::iter::once(&"imgfs")
+                .chain(args)
+                .map(OsString::from)
+                .collect();
+            assert_eq!(with_mount_command(args)[1..], *expected);
+        };
+        check(
+            &["golang", "/mnt", "-o", "rw"],
+            &["mount", "golang", "/mnt", "-o", "rw"],
+        );
+        check(&["umount", "/mnt"], &["umount", "/mnt"]);
+        check(&["ls", "golang"], &["ls", "golang"]);
+        check(&["golang"], &["golang"]);
+        check(&["--help"], &["--help"]);
+    }
+}

@@ -1,6 +1,7 @@
 //! Reading and seeking: a file's range as pieces of its layer, with zeros between them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::{FsError, ImageFs};
 use crate::layer::Extent;
@@ -147,8 +148,8 @@ impl ImageFs {
         }
     }
 
-    fn layer(&self, ino: Ino, layer: usize) -> Result<&LayerReader, FsError> {
-        let found = self.layers.get(layer).map(AsRef::as_ref);
+    fn layer(&self, ino: Ino, layer: usize) -> Result<&Arc<LayerReader>, FsError> {
+        let found = self.layers.get(layer);
         found.ok_or_else(|| FsError::NoSuchLayer {
             path: self.path(ino),
             layer,

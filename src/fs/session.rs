@@ -149,6 +149,16 @@ impl Drop for Mounted {
 }
 
 impl Unmounter {
+    /// For a mount of any process; `mountpoint` is absolute, its links resolved.
+    pub fn new(mountpoint: PathBuf) -> Self {
+        Self { mountpoint }
+    }
+
+    /// Where it is mounted.
+    pub fn mountpoint(&self) -> &Path {
+        &self.mountpoint
+    }
+
     /// Unmounts. A mount in use is refused (`EBUSY`), or, if `lazy`, taken out of sight and ended with its
     /// last user.
     pub fn unmount(&self, lazy: bool) -> Result<(), MountError> {

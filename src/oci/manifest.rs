@@ -54,6 +54,19 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// A descriptor of a manifest or index of which only digest and size are known.
+    pub fn of_document(digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: String::new(),
+            digest,
+            size,
+            urls: Vec::new(),
+            annotations: BTreeMap::new(),
+            artifact_type: String::new(),
+            platform: None,
+        }
+    }
+
     /// What it points to.
     pub fn kind(&self) -> MediaType {
         MediaType::parse(&self.media_type)

@@ -30,6 +30,14 @@ pub enum SourceError {
         /// Bytes received.
         found: u64,
     },
+    /// Something is needed that only a source could give, and none may be asked.
+    #[error("{reference}: {what} is not in the cache: try again without --offline")]
+    Offline {
+        /// The reference.
+        reference: String,
+        /// What is missing.
+        what: String,
+    },
     /// A document larger than its limit.
     #[error("{digest} has {size} bytes, more than the limit of {limit}")]
     TooLarge {
@@ -218,7 +226,8 @@ impl SourceError {
             | Self::Platform(_)
             | Self::ForeignLayer { .. }
             | Self::Nesting { .. }
-            | Self::NotAnImage { .. } => false,
+            | Self::NotAnImage { .. }
+            | Self::Offline { .. } => false,
         }
     }
 

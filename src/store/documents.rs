@@ -85,12 +85,18 @@ impl Store {
 pub struct CachedDocuments {
     inner: Arc<dyn BlobSource>,
     store: Arc<Store>,
+    pinned: Option<Digest>,
 }
 
 impl CachedDocuments {
-    /// Wraps `inner`.
-    pub fn new(inner: Arc<dyn BlobSource>, store: Arc<Store>) -> Self {
-        Self { inner, store }
+    /// Wraps `inner`. `pinned` is the digest in the reference, if there is one: then nobody need be asked what
+    /// the reference means.
+    pub fn new(inner: Arc<dyn BlobSource>, store: Arc<Store>, pinned: Option<Digest>) -> Self {
+        Self {
+            inner,
+            store,
+            pinned,
+        }
     }
 
     fn cached(&self, descriptor: &Descriptor) -> Option<ByteStream> {
@@ -113,6 +119,14 @@ impl CachedDocuments {
 #[async_trait::async_trait]
 impl BlobSource for CachedDocuments {
     async fn resolve(&self, known: Option<&Descriptor>) -> Result<Resolved, SourceError> {
+        if let Some(digest) = self.pinned
+            && let Ok(Some(body)) = self.store.document(&digest)
+        {
+            return Ok(Resolved {
+                descriptor: Descriptor::of_document(digest, body.len() as u64),
+                body: Some(body),
+            });
+        }
         let resolved = self.inner.resolve(known).await?;
         if let Some(body) = &resolved.body {
             self.store.keep_document(&resolved.descriptor.digest, body);
@@ -148,5 +162,59 @@ impl BlobSource for CachedDocuments {
 
     fn parallel_ranges(&self) -> usize {
         self.inner.parallel_ranges()
+    }
+}
+
+/// A source that has nothing: what is not in the store cannot be had.
+pub struct Offline {
+    /// The reference, for messages.
+    reference: String,
+    record: Option<TagRecord>,
+}
+
+impl Offline {
+    /// `record` is what is known of the reference.
+    pub fn new(reference: String, record: Option<TagRecord>) -> Self {
+        Self { reference, record }
+    }
+
+    fn missing(&self, what: String) -> SourceError {
+        SourceError::Offline {
+            reference: self.reference.clone(),
+            what,
+        }
+    }
+}
+
+#[async_trait::async_trait]
+impl BlobSource for Offline {
+    async fn resolve(&self, _: Option<&Descriptor>) -> Result<Resolved, SourceError> {
+        match &self.record {
+            Some(record) => Ok(Resolved {
+                descriptor: record.descriptor.clone(),
+                body: None,
+            }),
+            None => Err(self.missing("what the name points to".to_owned())),
+        }
+    }
+
+    async fn open_manifest(&self, descriptor: &Descriptor) -> Result<ByteStream, SourceError> {
+        Err(self.missing(format!("manifest {}", descriptor.digest)))
+    }
+
+    async fn open(&self, blob: &Descriptor, _: Range<u64>) -> Result<ByteStream, SourceError> {
+        Err(self.missing(format!("all of blob {}", blob.digest)))
+    }
+
+    fn traffic(&self) -> Traffic {
+        Traffic::default()
+    }
+
+    fn describe(&self) -> String {
+        "offline".to_owned()
+    }
+
+    fn parallel_ranges(&self) -> usize {
+        1
     }
 }

@@ -69,6 +69,14 @@ pub enum StoreError {
         /// What differs.
         cause: SpanError,
     },
+    /// A read's bytes did not come in time.
+    #[error("layer {layer}: the bytes did not come within {limit:?}", layer = layer.short())]
+    Deadline {
+        /// Which layer.
+        layer: Digest,
+        /// How long the read waited.
+        limit: std::time::Duration,
+    },
     /// The layer turned out to contradict what is known about it.
     #[error("layer {layer} is quarantined: {reason}", layer = layer.short())]
     Quarantined {

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
@@ -23,6 +24,10 @@ use crate::source::{ByteStream, SourceError};
 const MAX_RUN: u64 = 8 << 20;
 /// Most spans read ahead: at a third of a MiB each about the transfer of two round trips at 200 Mbit/s.
 const MAX_AHEAD: usize = 16;
+
+/// Longest time one read waits for its spans: a program that waits for a read cannot be killed meanwhile. The
+/// fetch itself goes on and helps the next read.
+const READ_DEADLINE: Duration = Duration::from_secs(60);
 
 type Outcome = Option<Result<(), Arc<StoreError>>>;
 
@@ -74,8 +79,13 @@ impl LayerReader {
             let reader = Arc::clone(self);
             tokio::spawn(async move { reader.fetch_run(run).await });
         }
+        let deadline = tokio::time::Instant::now() + READ_DEADLINE;
         for mut outcome in waiting {
-            let result = outcome.wait_for(Option::is_some).await;
+            let result = tokio::time::timeout_at(deadline, outcome.wait_for(Option::is_some)).await;
+            let result = result.map_err(|_| StoreError::Deadline {
+                layer: self.blob.digest,
+                limit: READ_DEADLINE,
+            })?;
             // The sender is gone without a word only if its task died.
             let result = result.map_err(|_| StoreError::Worker("fetch"))?;
             if let Some(Err(err)) = &*result {

@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 
-pub use documents::{CachedDocuments, TagRecord};
+pub use documents::{CachedDocuments, Offline, TagRecord};
 pub use error::StoreError;
 pub use evict::{DEFAULT_LIMIT, Evicted};
 pub use first_contact::Progress;

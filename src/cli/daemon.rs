@@ -1,0 +1,173 @@
+//! The process that serves a mount, from the first request to the unmount.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::mount::MountPlan;
+use super::{output, progress};
+use crate::fs::{self, Unmounter};
+use crate::mount::{Cleared, Image, Live, MountRecord, Opened, clear, prove_diff_ids};
+use crate::store::Store;
+
+/// What the serving process says to the one that started it.
+pub(super) const READY: &str = "ready";
+
+/// Mounts and serves until somebody unmounts. With `report`, says [`READY`] on stdout once the mount is ready
+/// and then leaves the terminal.
+pub(super) async fn serve(
+    store: Arc<Store>,
+    plan: MountPlan,
+    quiet: bool,
+    report: bool,
+) -> anyhow::Result<()> {
+    if clear(&plan.dir)? == Cleared::DeadMount && !quiet {
+        output::message(&format!(
+            "replacing a dead mount on {}: its process was killed",
+            plan.dir.display()
+        ));
+    }
+    let mut signals = Signals::listen()?;
+    let request = plan.options.request(&plan.image)?;
+    let name = request.reference.to_string();
+    let opening = async {
+        let image = Image::resolve(&store, &request).await?;
+        let downloads = Opened::downloads(&store, &image);
+        let shown = progress::show(&downloads, quiet);
+        let opened = Opened::open(&store, image, &downloads).await?;
+        drop(shown);
+        let fetched = downloads
+            .iter()
+            .map(|download| download.blob.digest)
+            .collect();
+        anyhow::Ok((opened, fetched))
+    };
+    let (opened, fetched): (Opened, Vec<_>) = tokio::select! {
+        opened = opening => opened.with_context(|| format!("cannot mount {name}"))?,
+        () = signals.next() => anyhow::bail!("interrupted before the mount was ready"),
+    };
+    let mut options = plan.mount;
+    options.source = name.clone();
+    let runtime = tokio::runtime::Handle::current();
+    let served = Arc::clone(&opened.fs);
+    let mounted = tokio::task::block_in_place(|| fs::serve(served, &plan.dir, &options, runtime))?;
+    let unmounter = mounted.unmounter();
+    let record = MountRecord {
+        pid: std::process::id(),
+        mountpoint: unmounter.mountpoint().to_owned(),
+        reference: name,
+        manifest: opened
+            .image
+            .resolved
+            .manifest_digest()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        since: SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+    };
+    let live = Arc::new(Live::new(record, Arc::clone(&store), &opened, fetched));
+    // Serving goes on without: only `ps` and `status` miss it.
+    match live.listen() {
+        Ok(listener) => drop(tokio::spawn(Arc::clone(&live).answer(listener))),
+        Err(err) => tracing::warn!("no status of this mount: {err:#}"),
+    }
+    if report {
+        leave_terminal()?;
+    } else if !quiet {
+        output::message(&format!(
+            "{} is mounted on {}",
+            options.source,
+            plan.dir.display()
+        ));
+    }
+    let ended = Arc::new(AtomicBool::new(false));
+    let checks = start_checks(&store, &opened, &ended);
+    drop(opened);
+    let mut waiting = tokio::task::spawn_blocking(move || mounted.wait());
+    let result = loop {
+        tokio::select! {
+            result = &mut waiting => break result,
+            () = signals.next() => unmount_on_signal(&unmounter),
+        }
+    };
+    ended.store(true, Ordering::Relaxed);
+    // It looks at `ended` after each MiB.
+    let _finished = checks.join();
+    MountRecord::remove(std::process::id());
+    Ok(result.context("internal: the serving thread stopped")??)
+}
+
+/// What comes after the mount is ready: the DiffIds, and the cache's limit.
+fn start_checks(
+    store: &Arc<Store>,
+    opened: &Opened,
+    ended: &Arc<AtomicBool>,
+) -> std::thread::JoinHandle<()> {
+    let (store, ended) = (Arc::clone(store), Arc::clone(ended));
+    let expected = opened.expected_diff_ids();
+    std::thread::spawn(move || {
+        if let Err(err) = store.enforce_limit() {
+            tracing::warn!("cannot keep the cache within its limit: {err}");
+        }
+        prove_diff_ids(&store, &expected, || !ended.load(Ordering::Relaxed));
+    })
+}
+
+/// Says that the mount is ready, and leaves session, terminal and directory of who started us.
+fn leave_terminal() -> anyhow::Result<()> {
+    output::line(READY)?;
+    rustix::process::setsid().context("cannot leave the terminal")?;
+    rustix::process::chdir("/").context("cannot leave the directory")?;
+    let log = MountRecord::log(std::process::id())?;
+    let log = open_log(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    rustix::stdio::dup2_stdout(&log)?;
+    rustix::stdio::dup2_stderr(&log)?;
+    Ok(())
+}
+
+fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
+    std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+}
+
+fn unmount_on_signal(unmounter: &Unmounter) {
+    let done = tokio::task::block_in_place(|| {
+        unmounter.unmount(false).or_else(|err| {
+            tracing::warn!("{err}; it ends with its last user");
+            unmounter.unmount(true)
+        })
+    });
+    if let Err(err) = done {
+        tracing::error!("{err}");
+    }
+}
+
+/// The signals that mean: end.
+struct Signals([tokio::signal::unix::Signal; 3]);
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self([
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) {
+        let [terminate, interrupt, hangup] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Options that many commands share, and what is made of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::mount::{Pull, Request};
+use crate::oci::{Platform, Reference};
+use crate::source::{Options, host_platform};
+use crate::store::Store;
+
+/// Threads for blocking work: three for each of four layers at first contact, and the reads of a mount.
+const BLOCKING_THREADS: usize = 32;
+
+#[derive(Args)]
+pub(super) struct Globals {
+    /// Where fetched layers are kept [default: /var/cache/imgfs for root, else ~/.cache/imgfs]
+    #[arg(long, global = true, env = "IMGFS_CACHE_DIR", value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// Space for layer bytes in the cache, e.g. 500MB or 20GiB
+    #[arg(long, global = true, env = "IMGFS_CACHE_LIMIT", value_name = "SIZE", value_parser = parse_size, default_value = "20GiB")]
+    cache_limit: u64,
+    /// Print only data and errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Say more; twice: requests
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// How to choose and reach an image.
+#[derive(Args, Clone)]
+pub(super) struct ImageOptions {
+    /// Choose this platform: os/arch[/variant] [default: this machine's]
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+    /// Ask no registry: use what the cache has
+    #[arg(long)]
+    pub offline: bool,
+    /// Speak http with the registry
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Do not check the registry's certificate
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+impl Globals {
+    pub(super) fn store(&self) -> anyhow::Result<Arc<Store>> {
+        let dir = match &self.cache_dir {
+            Some(dir) => dir.clone(),
+            None => default_cache_dir()?,
+        };
+        let store = Store::open(&dir, self.cache_limit);
+        Ok(Arc::new(store.context(
+            "choose another place with --cache-dir or IMGFS_CACHE_DIR",
+        )?))
+    }
+}
+
+impl ImageOptions {
+    pub(super) fn request(&self, image: &str) -> anyhow::Result<Request> {
+        let reference: Reference = image.parse()?;
+        let host = host_platform();
+        let platform = match &self.platform {
+            Some(text) => Platform::parse(text, &host)?,
+            None => host,
+        };
+        let options = Options {
+            plain_http: self.plain_http,
+            insecure: self.insecure,
+            ..Options::from_env()
+        };
+        let pull = if self.offline {
+            Pull::Never
+        } else {
+            Pull::Check
+        };
+        Ok(Request {
+            reference,
+            platform,
+            pull,
+            options,
+        })
+    }
+}
+
+/// A runtime for the network, with threads for blocking work beside.
+pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all();
+    builder.build().context("cannot start threads")
+}
+
+fn default_cache_dir() -> anyhow::Result<PathBuf> {
+    if rustix::process::getuid().is_root() {
+        return Ok(PathBuf::from("/var/cache/imgfs"));
+    }
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    set("XDG_CACHE_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".cache")))
+        .map(|base| base.join("imgfs"))
+        .context("no cache directory: set IMGFS_CACHE_DIR or HOME")
+}
+
+/// A number of bytes with an optional unit: powers of 1000 (kB, MB, GB, TB) or 1024 (KiB, MiB, GiB, TiB).
+fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let unit = text
+        .get(digits.len()..)
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    let factor: u64 = match unit.as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "t" | "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => {
+            return Err(format!(
+                "unknown unit {unit:?}: write for example 500MB or 20GiB"
+            ));
+        }
+    };
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| "write for example 500MB or 20GiB".to_owned())?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| "too large".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let check = |text: &str, expected: Result<u64, &str>| match (parse_size(text), expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{text}"),
+            (Err(found), Err(expected)) => assert!(found.contains(expected), "{text}: {found}"),
+            (found, _) => panic!("{text}: {found:?}"),
+        };
+        check("20GiB", Ok(crate::store::DEFAULT_LIMIT));
+        check("500 MB", Ok(500_000_000));
+        check("7", Ok(7));
+        check("1.5GB", Err("500MB"));
+        check("GB", Err("500MB"));
+        check("3 pints", Err("unknown unit"));
+        check("99999999999TiB", Err("too large"));
+    }
+}

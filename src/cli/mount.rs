@@ -1,0 +1,215 @@
+//! `imgfs mount` and `imgfs unmount`.
+
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::globals::{Globals, ImageOptions, runtime};
+use super::{daemon, output};
+use crate::fs::MountOptions;
+use crate::mount::{imgfs_mounted_on, unmount as unmount_dir};
+
+/// Mount an image on a directory, read-only. Returns when the mount is ready.
+#[derive(Args)]
+#[command(after_help = "\
+Options for -o, separated by commas: allow_other, default_permissions, dev, suid, noexec, offline, plain_http,
+insecure, platform=OS/ARCH, cache_dir=DIR, cache_limit=SIZE. Options of mount(8) that mean nothing here
+(ro, rw, noatime, user, noauto, nofail, _netdev, x-...) are accepted, so these work too:
+  mount -t fuse.imgfs golang:latest /mnt/go -o allow_other
+  golang:latest  /mnt/go  fuse.imgfs  noauto,user,_netdev  0 0          (in /etc/fstab)
+
+Examples:
+  imgfs mount golang:latest /mnt/go
+  imgfs mount --platform linux/arm64 alpine /mnt/alpine
+  imgfs mount oci:./layout:latest /mnt/x")]
+pub(super) struct MountArgs {
+    /// The image
+    image: String,
+    /// The directory
+    dir: PathBuf,
+    #[command(flatten)]
+    options: ImageOptions,
+    /// Stay in the foreground until it is unmounted
+    #[arg(long, short)]
+    foreground: bool,
+    /// Let other users read the mount
+    #[arg(long)]
+    allow_other: bool,
+    /// Mount options, separated by commas
+    #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
+    mount_options: Vec<String>,
+    /// Say on stdout when ready, then go to the background
+    #[arg(long, hide = true)]
+    report_ready: bool,
+}
+
+/// Unmount an image.
+#[derive(Args)]
+#[command(after_help = "Example:\n  imgfs unmount /mnt/go")]
+pub(super) struct UnmountArgs {
+    /// The directory
+    dir: PathBuf,
+    /// Even while it is in use: it disappears at once and ends with its last user
+    #[arg(long, short)]
+    lazy: bool,
+}
+
+/// What a mount command comes down to once the `-o` options are taken in.
+pub(super) struct MountPlan {
+    pub(super) image: String,
+    pub(super) dir: PathBuf,
+    pub(super) options: ImageOptions,
+    pub(super) mount: MountOptions,
+    /// From `-o cache_dir=` and `-o cache_limit=`.
+    pub(super) cache: Vec<(&'static str, String)>,
+}
+
+pub(super) fn mount(globals: &Globals, args: &MountArgs) -> anyhow::Result<ExitCode> {
+    let plan = plan(args)?;
+    if args.foreground || args.report_ready {
+        let store = globals.store()?;
+        runtime()?.block_on(daemon::serve(store, plan, globals.quiet, args.report_ready))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Errors in what was typed are said by this process; everything else is the daemon's.
+    plan.options.request(&plan.image)?;
+    start_daemon(&plan)
+}
+
+/// Runs the same command again as the process that will serve the mount, and waits for its word. Until then it
+/// shares our terminal (progress, errors, Ctrl-C).
+fn start_daemon(plan: &MountPlan) -> anyhow::Result<ExitCode> {
+    let program = std::env::current_exe().context("cannot find the imgfs program")?;
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1));
+    if !std::env::args_os().skip(1).any(|arg| arg == "mount") {
+        // Called as `imgfs IMAGE DIR`.
+        command = Command::new(std::env::current_exe()?);
+        command.arg("mount").args(std::env::args_os().skip(1));
+    }
+    for (variable, value) in &plan.cache {
+        command.env(variable, value);
+    }
+    command
+        .arg("--report-ready")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .context("cannot start the serving process")?;
+    let mut word = String::new();
+    if let Some(stdout) = child.stdout.take() {
+        std::io::BufReader::new(stdout)
+            .read_line(&mut word)
+            .context("cannot hear from the serving process")?;
+    }
+    if word.trim() == daemon::READY {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let status = child
+        .wait()
+        .context("cannot wait for the serving process")?;
+    // It said why.
+    let code = status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .filter(|code| *code != 0);
+    if code.is_none() {
+        output::message(&format!(
+            "imgfs: the serving process ended before the mount was ready ({status})"
+        ));
+    }
+    Ok(ExitCode::from(code.unwrap_or(1)))
+}
+
+pub(super) fn unmount(args: &UnmountArgs) -> anyhow::Result<()> {
+    if imgfs_mounted_on(&args.dir)?.is_none() {
+        bail!(
+            "no image is mounted on {}: `imgfs ps` lists the mounts",
+            args.dir.display()
+        );
+    }
+    unmount_dir(&args.dir, args.lazy).with_context(|| {
+        let hint = if args.lazy {
+            ""
+        } else {
+            " (if programs still use it, end them or add --lazy)"
+        };
+        format!("{} stays mounted{hint}", args.dir.display())
+    })
+}
+
+fn plan(args: &MountArgs) -> anyhow::Result<MountPlan> {
+    let mut plan = MountPlan {
+        image: args.image.clone(),
+        dir: args.dir.clone(),
+        options: args.options.clone(),
+        mount: MountOptions {
+            allow_other: args.allow_other,
+            default_permissions: args.allow_other,
+            dev: false,
+            suid: false,
+            exec: true,
+            source: args.image.clone(),
+            threads: std::thread::available_parallelism()
+                .map_or(2, usize::from)
+                .clamp(2, 8),
+        },
+        cache: Vec::new(),
+    };
+    for option in &args.mount_options {
+        apply(&mut plan, option.trim())?;
+    }
+    Ok(plan)
+}
+
+/// Takes in one `-o` option.
+fn apply(plan: &mut MountPlan, option: &str) -> anyhow::Result<()> {
+    let (name, value) = option
+        .split_once('=')
+        .map_or((option, None), |(name, value)| (name, Some(value)));
+    let as_root = || {
+        if rustix::process::getuid().is_root() {
+            return Ok(());
+        }
+        bail!("-o {option} needs root: an ordinary user's mount never honours it")
+    };
+    match (name, value) {
+        ("allow_other", None) => {
+            plan.mount.allow_other = true;
+            plan.mount.default_permissions = true;
+        }
+        ("default_permissions", None) => plan.mount.default_permissions = true,
+        ("dev", None) => {
+            as_root()?;
+            plan.mount.dev = true;
+        }
+        ("nodev", None) => plan.mount.dev = false,
+        ("suid", None) => {
+            as_root()?;
+            plan.mount.suid = true;
+        }
+        ("nosuid", None) => plan.mount.suid = false,
+        ("exec", None) => plan.mount.exec = true,
+        ("noexec", None) => plan.mount.exec = false,
+        ("offline", None) => plan.options.offline = true,
+        ("plain_http", None) => plan.options.plain_http = true,
+        ("insecure", None) => plan.options.insecure = true,
+        ("platform", Some(value)) => plan.options.platform = Some(value.to_owned()),
+        ("cache_dir", Some(value)) => plan.cache.push(("IMGFS_CACHE_DIR", value.to_owned())),
+        ("cache_limit", Some(value)) => plan.cache.push(("IMGFS_CACHE_LIMIT", value.to_owned())),
+        (
+            "" | "ro" | "rw" | "atime" | "noatime" | "relatime" | "norelatime" | "strictatime"
+            | "lazytime" | "diratime" | "nodiratime" | "sync" | "async" | "auto" | "noauto"
+            | "user" | "nouser" | "users" | "owner" | "group" | "nofail" | "_netdev" | "defaults"
+            | "nosymfollow",
+            None,
+        ) => {}
+        (name, _) if name.starts_with("x-") || name == "comment" => {}
+        _ => bail!("unknown mount option {option:?}: `imgfs mount --help` lists them"),
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! Progress of downloads: bars on a terminal, now and then a line otherwise, nothing with `--quiet`.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::output;
+use crate::mount::LayerProgress;
+
+/// How often bars move.
+const TICK: Duration = Duration::from_millis(100);
+/// How often a line is printed where there is no terminal.
+const LINES: Duration = Duration::from_secs(10);
+
+/// Shows progress until it is dropped.
+pub(super) struct Shown {
+    task: Option<tokio::task::JoinHandle<()>>,
+}
+
+/// Shows these downloads while they run.
+pub(super) fn show(downloads: &[LayerProgress], quiet: bool) -> Shown {
+    if quiet || downloads.is_empty() {
+        return Shown { task: None };
+    }
+    let downloads = downloads.to_vec();
+    let task = if std::io::stderr().is_terminal() {
+        tokio::spawn(bars(downloads))
+    } else {
+        tokio::spawn(lines(downloads))
+    };
+    Shown { task: Some(task) }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+async fn bars(downloads: Vec<LayerProgress>) {
+    let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template(
+        "{prefix} [{bar:30}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar())
+    .progress_chars("=> ");
+    let bars: Vec<(LayerProgress, Cleared)> = downloads
+        .into_iter()
+        .map(|download| {
+            let bar = all.add(ProgressBar::new(download.blob.size));
+            bar.set_style(style.clone());
+            bar.set_prefix(download.blob.digest.short());
+            (download, Cleared(bar))
+        })
+        .collect();
+    loop {
+        for (download, bar) in &bars {
+            bar.0.set_position(download.progress.done());
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// A bar that leaves the screen with its task.
+struct Cleared(ProgressBar);
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+async fn lines(downloads: Vec<LayerProgress>) {
+    let total: u64 = downloads.iter().map(|download| download.blob.size).sum();
+    output::message(&format!(
+        "fetching {} layers, {}",
+        downloads.len(),
+        output::size(total)
+    ));
+    loop {
+        tokio::time::sleep(LINES).await;
+        let done: u64 = downloads
+            .iter()
+            .map(|download| download.progress.done())
+            .sum();
+        output::message(&format!(
+            "fetched {} of {}",
+            output::size(done),
+            output::size(total)
+        ));
+    }
+}

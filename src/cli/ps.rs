@@ -1,0 +1,138 @@
+//! `imgfs ps` and `imgfs status`.
+
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use super::output;
+use crate::mount::{MountRecord, MountStatus, records};
+
+/// List what is mounted.
+#[derive(Args)]
+#[command(after_help = "Example:\n  imgfs ps")]
+pub(super) struct PsArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Show what a mount has fetched, what it has cached and how far each layer is proven.
+#[derive(Args)]
+#[command(after_help = "Example:\n  imgfs status /mnt/go")]
+pub(super) struct StatusArgs {
+    /// The mountpoint
+    dir: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn ps(args: &PsArgs) -> anyhow::Result<()> {
+    let records = records()?;
+    if args.json {
+        return output::json(&records);
+    }
+    let rows: Vec<_> = (records.iter())
+        .map(|record| {
+            let mountpoint = output::printable(record.mountpoint.as_os_str().as_encoded_bytes());
+            vec![
+                record.pid.to_string(),
+                record.reference.clone(),
+                age(record),
+                mountpoint,
+            ]
+        })
+        .collect();
+    output::table(&["PID", "IMAGE", "SINCE", "MOUNTPOINT"], &rows, &[0])
+}
+
+pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
+    let dir = args
+        .dir
+        .canonicalize()
+        .with_context(|| format!("cannot look at {}", args.dir.display()))?;
+    let Some(record) = records()?
+        .into_iter()
+        .find(|record| record.mountpoint == dir)
+    else {
+        bail!(
+            "no image is mounted on {}: `imgfs ps` lists the mounts",
+            args.dir.display()
+        );
+    };
+    let status = MountStatus::ask(&record)?;
+    if args.json {
+        return output::json(&status);
+    }
+    output::line(&format!("image       {}", status.record.reference))?;
+    output::line(&format!("manifest    {}", status.record.manifest))?;
+    output::line(&format!("platform    {}", status.platform))?;
+    output::line(&format!(
+        "mounted on  {}",
+        status.record.mountpoint.display()
+    ))?;
+    output::line(&format!(
+        "process     {}, since {}",
+        status.record.pid,
+        age(&status.record)
+    ))?;
+    output::line(&format!("source      {}", status.source))?;
+    output::line(&format!(
+        "fetched     {} in {} requests\n",
+        output::size(status.bytes_fetched),
+        status.requests
+    ))?;
+    let rows: Vec<_> = (status.layers.iter())
+        .map(|layer| {
+            let hex = layer.digest.split_once(':').map_or("", |(_, hex)| hex);
+            vec![
+                hex.chars().take(12).collect(),
+                output::size(layer.size),
+                output::size(layer.uncompressed),
+                percent(layer.cached, layer.uncompressed),
+                output::size(layer.fetched),
+                layer.index.clone(),
+                layer.trust.clone(),
+                layer.diff_id.clone(),
+            ]
+        })
+        .collect();
+    let heading = [
+        "LAYER",
+        "SIZE",
+        "UNPACKED",
+        "CACHED",
+        "ON DEMAND",
+        "INDEX",
+        "TRUST",
+        "DIFF_ID",
+    ];
+    output::table(&heading, &rows, &[1, 2, 3, 4])?;
+    for layer in &status.layers {
+        if let Some(problem) = &layer.problem {
+            output::line(&format!("{}: {problem}", layer.digest))?;
+        }
+    }
+    Ok(())
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if part >= whole {
+        return "100 %".to_owned();
+    }
+    format!("{} %", part * 100 / whole.max(1))
+}
+
+fn age(record: &MountRecord) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    match now.saturating_sub(record.since) {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} days", seconds / 86_400),
+    }
+}

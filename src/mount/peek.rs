@@ -1,0 +1,118 @@
+//! Answers without a mount: layers are opened from the top down, only as far as the question needs.
+
+use std::sync::Arc;
+
+use anyhow::bail;
+
+use super::image::Image;
+use super::opened::LayerProgress;
+use crate::fs::ImageFs;
+use crate::store::{LayerReader, OpenLayer, Store};
+use crate::tree::{Answer, Ino, PartialTree, Tree};
+
+/// An image of which some layers, from the top, are open.
+pub struct Peek {
+    /// The image.
+    pub image: Image,
+    store: Arc<Store>,
+    /// Open layers, lowest first.
+    open: Vec<OpenLayer>,
+    /// How many layers below are not open.
+    below: usize,
+    tree: Option<PartialTree>,
+}
+
+impl Peek {
+    /// Nothing is open yet.
+    pub fn new(store: Arc<Store>, image: Image) -> Self {
+        let below = image.resolved.manifest.layers.len();
+        Self {
+            image,
+            store,
+            open: Vec::new(),
+            below,
+            tree: None,
+        }
+    }
+
+    /// The node at `path` (following links, at its end too if `follow`), once `enough` is known about it.
+    /// `announce` is told of each download before it starts.
+    pub async fn find(
+        &mut self,
+        path: &[u8],
+        follow: bool,
+        enough: impl Fn(&PartialTree, Ino) -> bool,
+        mut announce: impl FnMut(LayerProgress),
+    ) -> anyhow::Result<Ino> {
+        loop {
+            if let Some(tree) = &self.tree {
+                match tree.resolve(path, follow) {
+                    Answer::Found(ino) if enough(tree, ino) => return Ok(ino),
+                    Answer::Absent(err) => {
+                        bail!("{}: {err} in {}", path.escape_ascii(), self.image.reference)
+                    }
+                    Answer::Found(ino) if self.below == 0 => return Ok(ino),
+                    Answer::NeedsLowerLayer if self.below == 0 => {
+                        bail!(
+                            "{}: no such file or directory in {}",
+                            path.escape_ascii(),
+                            self.image.reference
+                        )
+                    }
+                    Answer::Found(_) | Answer::NeedsLowerLayer => {}
+                }
+            }
+            self.open_next(&mut announce).await?;
+        }
+    }
+
+    /// The tree as far as it is known. Empty before [`Peek::find`].
+    pub fn tree(&self) -> Option<&Tree> {
+        self.tree.as_ref().map(PartialTree::tree)
+    }
+
+    /// The filesystem over the open layers, for reading.
+    pub fn into_fs(self) -> Option<(Arc<ImageFs>, Vec<Arc<LayerReader>>)> {
+        let readers: Vec<_> = self.open.into_iter().map(|layer| layer.reader).collect();
+        let tree = Arc::new(self.tree?.into_tree());
+        Some((Arc::new(ImageFs::new(tree, readers.clone())), readers))
+    }
+
+    /// Opens the next layer below, and those under it that cost nothing because their index is here.
+    async fn open_next(&mut self, announce: &mut impl FnMut(LayerProgress)) -> anyhow::Result<()> {
+        let layers = self.image.resolved.manifest.layers.clone();
+        let mut opened = 0;
+        while let Some(blob) = self.below.checked_sub(1).and_then(|next| layers.get(next)) {
+            let is_free = self.store.has_index(&blob.digest);
+            if opened > 0 && !is_free {
+                break;
+            }
+            let download = LayerProgress {
+                blob: blob.clone(),
+                progress: Arc::default(),
+            };
+            if !is_free {
+                announce(download.clone());
+            }
+            let layer = self
+                .store
+                .open_layer(&self.image.source, blob, &download.progress)
+                .await?;
+            self.open.insert(0, layer);
+            self.below -= 1;
+            opened += 1;
+        }
+        let tocs: Vec<_> = self.open.iter().map(|layer| &layer.index.toc).collect();
+        let (tree, warnings) = if self.below == 0 {
+            let (tree, warnings) = Tree::build(&tocs)?;
+            (PartialTree::complete(tree), warnings)
+        } else {
+            PartialTree::build(&tocs)?
+        };
+        for warning in warnings {
+            tracing::debug!("{warning}");
+        }
+        self.tree = Some(tree);
+        Ok(())
+    }
+}
