@@ -447,6 +447,14 @@ fn the_root_has_attributes() {
     check_warning(&[&["a", "."]], &["a@0"], WarningKind::RootNotDirectory);
 }
 
+/// An opaque root is a new node, and once was left with the number of the old one as its parent.
+#[test]
+fn above_an_opaque_root_is_the_root() {
+    let (tree, _) = build(&[&["a"], &[".wh..wh..opq", "b"]]).unwrap();
+    assert_eq!(tree.parent(tree.node(Ino::ROOT).unwrap()), Ino::ROOT);
+    assert_eq!(tree.resolve(b"../..", false), Ok(Ino::ROOT));
+}
+
 #[test]
 fn what_the_kernel_cannot_name_is_hidden() {
     let name = "n".repeat(256);
