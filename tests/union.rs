@@ -444,6 +444,20 @@ proptest! {
     }
 }
 
+/// A directory of a lower layer once made a difference to what a layer's own hard links mean.
+#[test]
+fn own_links_do_not_depend_on_lower_layers() {
+    let lower = toc(&[("a/a".to_owned(), What::File, 0o644)]);
+    let upper = toc(&[
+        ("b".to_owned(), What::Symlink("c".to_owned()), 0o777),
+        ("a".to_owned(), What::HardLink("a/../b".to_owned()), 0o644),
+        ("a/a".to_owned(), What::File, 0o644),
+    ]);
+    let full = Tree::build(&[&lower, &upper]).map(|_| ());
+    let partial = PartialTree::build(&[&upper]).map(|_| ());
+    assert!(full.is_err() && partial.is_err());
+}
+
 /// The questions a user asks first are answered by the layer that has the answer.
 #[test]
 fn partial_trees_decide_what_they_can() {
