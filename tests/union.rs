@@ -277,14 +277,14 @@ impl Model {
         let mut lines = Vec::new();
         for (path, item) in &self.items {
             let path = path.join("/");
-            let links = (self.items.values())
+            let count = (self.items.values())
                 .filter(|other| other.node == item.node)
                 .count();
             lines.push(match &item.thing {
                 Thing::Directory => format!("{path} directory {:o}", item.mode),
-                Thing::Symlink(target) => format!("{path} -> {target} x{links}"),
+                Thing::Symlink(target) => format!("{path} -> {target} x{count}"),
                 Thing::File(layer, position) => {
-                    format!("{path} file {layer}:{position} {:o} x{links}", item.mode)
+                    format!("{path} file {layer}:{position} {:o} x{count}", item.mode)
                 }
             });
         }

@@ -102,11 +102,11 @@ fn list(tree: &Tree, directory: Ino, prefix: &str, lines: &mut Vec<String>) {
             mode if mode == plain => String::new(),
             mode => format!("{mode:04o} "),
         };
-        let links = match child.nlink() {
-            links if links > 1 && !child.is_directory() => format!(" x{links}"),
+        let suffix = match child.nlink() {
+            count if count > 1 && !child.is_directory() => format!(" x{count}"),
             _ => String::new(),
         };
-        lines.push(format!("{mode}{text}{links}"));
+        lines.push(format!("{mode}{text}{suffix}"));
         if child.is_directory() {
             directories += 1;
             assert_eq!(tree.parent(child), directory, "{path}");
@@ -491,8 +491,8 @@ fn deep_trees_and_large_directories() {
 
 #[test]
 fn names_are_bytes_and_sorted_as_such() {
-    let named = |path| Entry { path, ..PLAIN };
-    let layer = one(&[named(b"b"), named(b"\xff"), named(b"B"), named(b"a\xfe")]);
+    let entry = |path| Entry { path, ..PLAIN };
+    let layer = one(&[entry(b"b"), entry(b"\xff"), entry(b"B"), entry(b"a\xfe")]);
     let (tree, _) = Tree::build(&[&layer]).unwrap();
     let root = tree.node(Ino::ROOT).unwrap();
     let names: Vec<&[u8]> = (tree.children(root).iter())
