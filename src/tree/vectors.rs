@@ -344,6 +344,20 @@ fn an_entry_below_a_file_of_its_layer_is_refused() {
     );
 }
 
+/// An entry can take away the directory that its own path begins with.
+#[test]
+fn an_entry_that_replaces_its_own_parent() {
+    check(&[&["x/l -> ..", "x/l/x"]], &["x@0"]);
+    check_error(
+        &[&["x/l -> ..", "x/l/x", "x/l/y"]],
+        "layer 0: x/l/y lies below x, which is not a directory in this layer",
+    );
+    check(
+        &[&["x/y/z", "x", "x/", "x/y/w"]],
+        &["x/", "x/y/", "x/y/w@0"],
+    );
+}
+
 #[test]
 fn hard_links_share_a_node() {
     check(&[&["a", "b => a"]], &["a@0 x2", "b@0 x2"]);
