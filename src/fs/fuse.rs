@@ -397,3 +397,36 @@ fn reply_sized(value: &[u8], size: u32, reply: ReplyXattr) {
         _ => reply.error(Errno::ERANGE),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_and_beyond_all_clocks_are_shown() {
+        let time = |seconds, nanoseconds| {
+            system_time(Mtime {
+                seconds,
+                nanoseconds,
+            })
+        };
+        assert_eq!(time(2, 5), UNIX_EPOCH + Duration::new(2, 5));
+        let before = UNIX_EPOCH - Duration::from_millis(9500);
+        assert_eq!(time(-10, 500_000_000), before);
+        let first = UNIX_EPOCH.checked_sub(Duration::from_secs(1 << 63));
+        assert_eq!(Some(time(i64::MIN, 0)), first);
+        assert!(time(i64::MAX, 999_999_999) > UNIX_EPOCH);
+    }
+
+    #[test]
+    fn device_numbers_are_the_kernels() {
+        for (device, expected) in [
+            ((1, 3), 0x103),
+            ((8, 255), 0x8ff),
+            ((8, 256), 0x0010_0800),
+            ((259, 70000), 0x1111_0370),
+        ] {
+            assert_eq!(device_number(device), expected, "{device:?}");
+        }
+    }
+}

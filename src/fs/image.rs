@@ -134,17 +134,16 @@ impl ImageFs {
         let children = children.unwrap_or_default().iter();
         let names = (dots.into_iter().skip(skip_dots))
             .chain(children.map(|dirent| (self.tree.name(dirent), dirent.ino())));
-        Ok((position + 1..)
-            .zip(names)
-            .filter_map(|(next, (name, ino))| {
-                let kind = self.tree.node(ino)?.kind();
-                Some(DirectoryEntry {
-                    name,
-                    ino,
-                    kind,
-                    next,
-                })
-            }))
+        Ok((1..).zip(names).filter_map(move |(count, (name, ino))| {
+            let kind = self.tree.node(ino)?.kind();
+            Some(DirectoryEntry {
+                name,
+                ino,
+                kind,
+                // A program may seek anywhere, where there are no names; nothing may overflow there.
+                next: position.saturating_add(count),
+            })
+        }))
     }
 
     /// The target of a symbolic link.

@@ -11,6 +11,8 @@ mod fuse;
 mod image;
 mod read;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use error::FsError;
 pub use image::{Attributes, BLOCK_SIZE, DirectoryEntry, FilesystemSize, ImageFs};

@@ -209,3 +209,70 @@ impl Extents<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(file_offset: u64, layer_offset: u64, length: u64) -> Extent {
+        Extent {
+            file_offset,
+            layer_offset,
+            length,
+        }
+    }
+
+    /// Each expected piece: from, to in the buffer, and where in the layer.
+    #[track_caller]
+    fn check(extents: Extents<'_>, offset: u64, length: usize, expected: &[(usize, usize, u64)]) {
+        let plan = Plan {
+            layer: 0,
+            offset,
+            length,
+            extents,
+        };
+        let pieces: Vec<_> = (plan.pieces())
+            .map(|piece| (piece.buffer.start, piece.buffer.end, piece.layer_offset))
+            .collect();
+        assert_eq!(pieces, expected, "{length} bytes from {offset}");
+    }
+
+    #[test]
+    fn a_plain_file_is_one_piece() {
+        let file = Extents::One(run(0, 512, 100));
+        check(file, 0, 100, &[(0, 100, 512)]);
+        check(file, 90, 10, &[(0, 10, 602)]);
+        check(file, 100, 0, &[]);
+        check(file, u64::MAX, 0, &[]);
+    }
+
+    #[test]
+    fn a_sparse_file_is_pieces_with_holes_between() {
+        let extents = [
+            run(10, 500, 5),
+            run(15, 900, 5),
+            run(30, 0, 0),
+            run(40, 700, 10),
+        ];
+        let file = Extents::Many(&extents);
+        check(file, 0, 60, &[(10, 15, 500), (15, 20, 900), (40, 50, 700)]);
+        check(file, 12, 4, &[(0, 3, 502), (3, 4, 900)]);
+        check(file, 20, 20, &[]);
+        check(file, 45, 15, &[(0, 5, 705)]);
+        check(file, 50, 10, &[]);
+        check(file, 14, 1, &[(0, 1, 504)]);
+    }
+
+    #[test]
+    fn a_reused_buffer_shows_nothing_of_the_read_before() {
+        let mut buf = vec![7; 30];
+        let plan = Plan {
+            layer: 0,
+            offset: 0,
+            length: 20,
+            extents: Extents::Many(&[]),
+        };
+        plan.prepare(&mut buf);
+        assert_eq!(buf, [0; 20]);
+    }
+}

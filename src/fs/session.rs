@@ -241,3 +241,27 @@ fn raise_read_ahead(mountpoint: &Path) {
         tracing::debug!(cause = %err, "read-ahead stays at the kernel's default");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_name_cannot_bring_mount_options() {
+        let options = MountOptions {
+            allow_other: false,
+            default_permissions: false,
+            dev: false,
+            suid: false,
+            exec: true,
+            source: "imgfs:oci:/a,suid\\,dev\n".to_owned(),
+            threads: 0,
+        };
+        let config = config(&options);
+        let source = MountOption::FSName("imgfs:oci:/a_suid__dev_".to_owned());
+        assert!(config.mount_options.contains(&source));
+        assert!(config.mount_options.contains(&MountOption::NoSuid));
+        assert!(config.mount_options.contains(&MountOption::RO));
+        assert_eq!((config.acl, config.n_threads), (SessionACL::Owner, Some(1)));
+    }
+}

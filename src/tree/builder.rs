@@ -62,13 +62,15 @@ impl<'a> Builder<'a> {
     /// A builder with room for `entries`; `complete` if nothing lies below the layers to come.
     pub(super) fn new(entries: usize, complete: bool) -> Self {
         let flags = if complete { COMPLETE | ATTRIBUTES } else { 0 };
+        let mut nodes = Vec::with_capacity(entries + 1);
+        nodes.push(Node {
+            flags,
+            ..Node::IMPLICIT
+        });
         Self {
             complete,
             root: 0,
-            nodes: vec![Node {
-                flags,
-                ..Node::IMPLICIT
-            }],
+            nodes,
             slots: Vec::with_capacity(entries),
             table: HashTable::with_capacity(entries),
             // Random, so that no layer can be made of names that collide; the result does not depend on it.
@@ -109,6 +111,11 @@ impl<'a> Builder<'a> {
             None if self.node(place.parent).has(COMPLETE) => Child::Absent,
             None => Child::Unknown,
         }
+    }
+
+    /// Whether the layer has an entry at this place, or made a directory of it.
+    pub(super) fn is_set_by(&self, place: &Place<'_>, layer: u16) -> bool {
+        (place.slot).is_some_and(|slot| self.slots[slot as usize].layer == layer)
     }
 
     /// Lets the place stand for `node` from now on; gives the slot.

@@ -29,7 +29,10 @@ impl Builder<'_> {
         let mut queue = Vec::with_capacity(self.nodes.len());
         numbers[self.root as usize] = 0;
         queue.push(self.root);
-        tree.nodes.push(*self.node(self.root));
+        tree.nodes.push(Node {
+            parent: 0,
+            ..*self.node(self.root)
+        });
         let mut next = 0;
         while let Some(old) = queue.get(next).copied() {
             let number = position(next, "files")?;

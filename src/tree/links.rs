@@ -141,7 +141,7 @@ fn without_slash(mut path: &[u8]) -> &[u8] {
     path
 }
 
-/// The merged tree as a single layer sees it: directories, and else only what the layer itself has set.
+/// The merged tree as a single layer sees it: only what its own entries have set, or lie below.
 struct OwnEntries<'b, 'a> {
     builder: &'b Builder<'a>,
     layer: u16,
@@ -154,12 +154,8 @@ impl View for OwnEntries<'_, '_> {
 
     fn child(&self, directory: u32, name: &[u8]) -> Child {
         let place = self.builder.place(directory, name);
-        let own =
-            (place.slot).is_some_and(|slot| self.builder.slots[slot as usize].layer == self.layer);
         match self.builder.at(&place) {
-            Child::Node(node) if own || self.builder.node(node).kind == Kind::Directory => {
-                Child::Node(node)
-            }
+            Child::Node(node) if self.builder.is_set_by(&place, self.layer) => Child::Node(node),
             _ => Child::Absent,
         }
     }

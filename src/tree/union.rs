@@ -160,6 +160,7 @@ fn apply_entries<'a>(builder: &mut Builder<'a>, layer: u16, toc: &'a Toc) -> Res
         components: Vec::new(),
         pending: Vec::new(),
         last_parent: None,
+        trail: Vec::new(),
     };
     for entry in toc.iter() {
         pass.apply(&entry)?;
@@ -177,6 +178,8 @@ struct Pass<'b, 'a> {
     pending: Vec<PendingLink<'a>>,
     /// The parent of the entry before, as the tar names it: entries of one directory mostly follow another.
     last_parent: Option<(&'a [u8], u32)>,
+    /// The directories above it, from the root on, up to the first symlink.
+    trail: Vec<(&'a [u8], u32)>,
 }
 
 impl<'a> Pass<'_, 'a> {
@@ -255,9 +258,19 @@ impl<'a> Pass<'_, 'a> {
         entry: &Entry<'a>,
     ) -> Result<Option<u32>, TreeError> {
         let builder = &mut *self.builder;
-        let mut links = 0;
         let mut current = builder.root;
-        let mut pending: Vec<&'a [u8]> = parents.iter().rev().copied().collect();
+        let mut known = 0;
+        for ((name, node), parent) in self.trail.iter().zip(parents) {
+            if name != parent {
+                break;
+            }
+            current = *node;
+            known += 1;
+        }
+        self.trail.truncate(known);
+        let mut links = 0;
+        let mut pending: Vec<&'a [u8]> = Vec::new();
+        pending.extend(parents.iter().skip(known).rev());
         while let Some(name) = pending.pop() {
             match name {
                 b"" | b"." => continue,
@@ -268,29 +281,28 @@ impl<'a> Pass<'_, 'a> {
                 _ => {}
             }
             let place = builder.place(current, name);
-            let node = match builder.at(&place) {
-                Child::Node(node) => node,
-                unseen => {
-                    if name.len() > MAX_NAME {
-                        let kind = WarningKind::NameTooLong;
-                        builder.warn(self.layer, entry.path, kind);
-                        return Ok(None);
-                    }
-                    let known = unseen == Child::Absent;
-                    current = builder.add_implicit(&place, self.layer, known)?;
-                    continue;
+            let there = builder.at(&place);
+            let Child::Node(node) = there else {
+                if name.len() > MAX_NAME {
+                    let kind = WarningKind::NameTooLong;
+                    builder.warn(self.layer, entry.path, kind);
+                    return Ok(None);
                 }
+                let known = there == Child::Absent;
+                current = builder.add_implicit(&place, self.layer, known)?;
+                if links == 0 {
+                    self.trail.push((name, current));
+                }
+                continue;
             };
-            let same_layer =
-                (place.slot).is_some_and(|slot| builder.slots[slot as usize].layer == self.layer);
             match builder.node(node).kind {
-                Kind::Directory => current = node,
-                Kind::Phantom => {
+                Kind::Directory | Kind::Phantom => {
                     builder.nodes[node as usize].kind = Kind::Directory;
+                    // The layer has this directory too now: its own hard links may lead through it.
                     builder.put(&place, node, self.layer)?;
                     current = node;
                 }
-                _ if !same_layer => {
+                _ if !builder.is_set_by(&place, self.layer) => {
                     current = builder.add_implicit(&place, self.layer, true)?;
                 }
                 Kind::Symlink => {
@@ -306,6 +318,7 @@ impl<'a> Pass<'_, 'a> {
                         current = builder.root;
                     }
                     pending.extend(target.rsplit(|byte| *byte == b'/'));
+                    continue;
                 }
                 _ => {
                     return Err(TreeError::ParentNotDirectory {
@@ -314,6 +327,9 @@ impl<'a> Pass<'_, 'a> {
                         parent: name.to_vec(),
                     });
                 }
+            }
+            if links == 0 {
+                self.trail.push((name, current));
             }
         }
         Ok(Some(current))
@@ -425,6 +441,7 @@ impl<'a> Pass<'_, 'a> {
             && !matches!(self.builder.node(node).kind, Kind::File)
         {
             self.last_parent = None;
+            self.trail.clear();
         }
     }
 }

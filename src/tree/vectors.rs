@@ -102,11 +102,11 @@ fn list(tree: &Tree, directory: Ino, prefix: &str, lines: &mut Vec<String>) {
             mode if mode == plain => String::new(),
             mode => format!("{mode:04o} "),
         };
-        let links = match child.nlink() {
-            links if links > 1 && !child.is_directory() => format!(" x{links}"),
+        let suffix = match child.nlink() {
+            count if count > 1 && !child.is_directory() => format!(" x{count}"),
             _ => String::new(),
         };
-        lines.push(format!("{mode}{text}{links}"));
+        lines.push(format!("{mode}{text}{suffix}"));
         if child.is_directory() {
             directories += 1;
             assert_eq!(tree.parent(child), directory, "{path}");
@@ -344,6 +344,20 @@ fn an_entry_below_a_file_of_its_layer_is_refused() {
     );
 }
 
+/// An entry can take away the directory that its own path begins with.
+#[test]
+fn an_entry_that_replaces_its_own_parent() {
+    check(&[&["x/l -> ..", "x/l/x"]], &["x@0"]);
+    check_error(
+        &[&["x/l -> ..", "x/l/x", "x/l/y"]],
+        "layer 0: x/l/y lies below x, which is not a directory in this layer",
+    );
+    check(
+        &[&["x/y/z", "x", "x/", "x/y/w"]],
+        &["x/", "x/y/", "x/y/w@0"],
+    );
+}
+
 #[test]
 fn hard_links_share_a_node() {
     check(&[&["a", "b => a"]], &["a@0 x2", "b@0 x2"]);
@@ -447,6 +461,14 @@ fn the_root_has_attributes() {
     check_warning(&[&["a", "."]], &["a@0"], WarningKind::RootNotDirectory);
 }
 
+/// An opaque root is a new node, and once was left with the number of the old one as its parent.
+#[test]
+fn above_an_opaque_root_is_the_root() {
+    let (tree, _) = build(&[&["a"], &[".wh..wh..opq", "b"]]).unwrap();
+    assert_eq!(tree.parent(tree.node(Ino::ROOT).unwrap()), Ino::ROOT);
+    assert_eq!(tree.resolve(b"../..", false), Ok(Ino::ROOT));
+}
+
 #[test]
 fn what_the_kernel_cannot_name_is_hidden() {
     let name = "n".repeat(256);
@@ -483,8 +505,8 @@ fn deep_trees_and_large_directories() {
 
 #[test]
 fn names_are_bytes_and_sorted_as_such() {
-    let named = |path| Entry { path, ..PLAIN };
-    let layer = one(&[named(b"b"), named(b"\xff"), named(b"B"), named(b"a\xfe")]);
+    let entry = |path| Entry { path, ..PLAIN };
+    let layer = one(&[entry(b"b"), entry(b"\xff"), entry(b"B"), entry(b"a\xfe")]);
     let (tree, _) = Tree::build(&[&layer]).unwrap();
     let root = tree.node(Ino::ROOT).unwrap();
     let names: Vec<&[u8]> = (tree.children(root).iter())
