@@ -112,10 +112,11 @@ impl Http {
             .network
             .client(trust, self.timeouts.connect)
             .map_err(plain)?;
-        self.counters.add_request();
         tracing::debug!("{method} {}", redact_url(url));
         let answer = client.request(method, url.clone()).headers(headers).send();
-        match tokio::time::timeout(self.timeouts.first_byte, answer).await {
+        let answer = tokio::time::timeout(self.timeouts.first_byte, answer).await;
+        self.counters.add_request();
+        match answer {
             Ok(Ok(response)) => {
                 tracing::debug!("{} from {}", response.status(), redact_url(url));
                 Ok(response)
