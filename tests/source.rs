@@ -704,7 +704,11 @@ async fn docker_registry_and_skopeo_agree_with_the_contract() {
     let policy = ["--insecure-policy", "copy", "-q"];
     run(
         skopeo,
-        &[&policy[..], &["--dest-tls-verify=false", &from, &to]].concat(),
+        &[
+            &policy[..],
+            &["--preserve-digests", "--dest-tls-verify=false", &from, &to],
+        ]
+        .concat(),
     );
     let source = open(&to, &options());
     contract("docker-registry", source.as_ref(), &image).await;
