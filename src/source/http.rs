@@ -114,9 +114,7 @@ impl Http {
             .map_err(plain)?;
         tracing::debug!("{method} {}", redact_url(url));
         let answer = client.request(method, url.clone()).headers(headers).send();
-        let answer = tokio::time::timeout(self.timeouts.first_byte, answer).await;
-        self.counters.add_request();
-        match answer {
+        let sent = match tokio::time::timeout(self.timeouts.first_byte, answer).await {
             Ok(Ok(response)) => {
                 tracing::debug!("{} from {}", response.status(), redact_url(url));
                 Ok(response)
@@ -128,7 +126,12 @@ impl Http {
                 waited_for: "an answer",
                 limit: self.timeouts.first_byte,
             })),
+        };
+        // Finding out that a server speaks no TLS takes a connection, but no request.
+        if !matches!(sent, Err(SendError { not_tls: true, .. })) {
+            self.counters.add_request();
         }
+        sent
     }
 
     /// The next piece of a body, or `None` at its end.

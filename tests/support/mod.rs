@@ -6,3 +6,4 @@
 pub mod image;
 pub mod programs;
 pub mod registry;
+mod serve;
