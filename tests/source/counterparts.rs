@@ -28,7 +28,7 @@ fn run(program: &Path, arguments: &[&str]) {
 }
 
 /// Starts Debian's docker-registry; its address.
-async fn start_docker_registry(program: &Path, dir: &Path) -> (Running, String) {
+async fn start_docker_registry(program: &Path, dir: &Path, tls: &str) -> (Running, String) {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap().to_string();
     drop(free);
@@ -37,7 +37,7 @@ async fn start_docker_registry(program: &Path, dir: &Path) -> (Running, String) 
     std::fs::write(
         &config,
         format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'}}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'{tls}}}\n",
             storage.display()
         ),
     )
@@ -72,7 +72,7 @@ async fn docker_registry_and_skopeo_agree_with_the_contract() {
     let image = small_image();
     let layout = dir.path().join("layout");
     write_layout(&layout, &[("t", &image)]);
-    let (_running, address) = start_docker_registry(docker_registry, dir.path()).await;
+    let (_running, address) = start_docker_registry(docker_registry, dir.path(), "").await;
     let from = format!("oci:{}:t", layout.display());
     let to = format!("docker://{address}/some/name:t");
     let policy = ["--insecure-policy", "copy", "-q"];
@@ -97,4 +97,37 @@ async fn docker_registry_and_skopeo_agree_with_the_contract() {
         let source = open(reference, &options());
         contract("skopeo's archive", source.as_ref(), &image).await;
     }
+}
+
+#[tokio::test]
+async fn tls_is_tried_first_and_its_failures_say_what_to_do() {
+    let test = "tls_is_tried_first_and_its_failures_say_what_to_do";
+    let Some(programs) = support::programs::find(test, &["docker-registry", "openssl"]) else {
+        return;
+    };
+    let [docker_registry, openssl] = programs.as_slice() else {
+        unreachable!("two were asked for");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name).display().to_string();
+    let (key, certificate) = (file("key.pem"), file("cert.pem"));
+    let subject = ["-subj", "/CN=localhost", "-days", "2", "-nodes"];
+    let files = ["-keyout", key.as_str(), "-out", certificate.as_str()];
+    let request = ["req", "-x509", "-newkey", "rsa:2048"];
+    run(openssl, &[&request[..], &files[..], &subject[..]].concat());
+    let tls = format!(", tls: {{certificate: '{certificate}', key: '{key}'}}");
+    let (_running, address) = start_docker_registry(docker_registry, dir.path(), &tls).await;
+    // The registry is reached, by TLS, on this machine without a check of its certificate.
+    let source = open(&format!("{address}/r:absent"), &options());
+    let err = source.resolve(None).await.unwrap_err();
+    assert!(matches!(err, SourceError::NotFound { .. }), "{err}");
+    assert_eq!(source.traffic().requests, 1, "https is the first guess");
+    // Told to speak http, it is refused by the server.
+    let plain = Options {
+        plain_http: true,
+        ..options()
+    };
+    let source = open(&format!("{address}/r:absent"), &plain);
+    let err = source.resolve(None).await.unwrap_err().to_string();
+    assert!(err.contains("HTTP request to an HTTPS server"), "{err}");
 }
