@@ -115,7 +115,7 @@ pub enum SourceError {
         server: ServerMessage,
     },
     /// Another status.
-    #[error("{host}: {what}: unexpected status {status}{server}")]
+    #[error("{host}: {what}: unexpected status {status}{server}{}", status_hint(*status))]
     Status {
         /// Host and port.
         host: String,
@@ -237,6 +237,15 @@ impl SourceError {
             Self::Status { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+}
+
+/// What to do about a status.
+fn status_hint(status: u16) -> &'static str {
+    match status {
+        429 => ": the registry limits requests, wait, or log in for a higher limit",
+        500..=599 => ": the registry has a problem, try again later",
+        _ => "",
     }
 }
 

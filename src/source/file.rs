@@ -10,9 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream;
 
+use super::ByteStream;
 use super::error::SourceError;
 use super::http::Counters;
-use super::{ByteStream, Traffic};
 
 /// Bytes read at a time: large enough that the change of threads costs nothing, small enough to bound memory.
 const PIECE: u64 = 1 << 20;
@@ -98,8 +98,4 @@ pub(super) fn file_error(path: &Path, cause: io::Error) -> SourceError {
         path: path.to_owned(),
         cause,
     }
-}
-
-pub(super) fn traffic(counters: &Counters) -> Traffic {
-    counters.traffic()
 }

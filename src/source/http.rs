@@ -112,10 +112,9 @@ impl Http {
             .network
             .client(trust, self.timeouts.connect)
             .map_err(plain)?;
-        self.counters.add_request();
         tracing::debug!("{method} {}", redact_url(url));
         let answer = client.request(method, url.clone()).headers(headers).send();
-        match tokio::time::timeout(self.timeouts.first_byte, answer).await {
+        let sent = match tokio::time::timeout(self.timeouts.first_byte, answer).await {
             Ok(Ok(response)) => {
                 tracing::debug!("{} from {}", response.status(), redact_url(url));
                 Ok(response)
@@ -127,7 +126,12 @@ impl Http {
                 waited_for: "an answer",
                 limit: self.timeouts.first_byte,
             })),
+        };
+        // Finding out that a server speaks no TLS takes a connection, but no request.
+        if !matches!(sent, Err(SendError { not_tls: true, .. })) {
+            self.counters.add_request();
         }
+        sent
     }
 
     /// The next piece of a body, or `None` at its end.

@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::choose::choose;
 use super::error::SourceError;
-use super::file::{SourceFile, read_small, traffic};
+use super::file::{SourceFile, read_small};
 use super::http::Counters;
 use super::{BlobSource, ByteStream, Resolved, Traffic};
 use crate::oci::{Descriptor, Digest, ImageIndex, MAX_MANIFEST_SIZE};
@@ -143,7 +143,7 @@ impl BlobSource for OciLayout {
     }
 
     fn traffic(&self) -> Traffic {
-        traffic(&self.counters)
+        self.counters.traffic()
     }
 
     fn describe(&self) -> String {

@@ -1,9 +1,9 @@
 //! Where blobs come from: a registry, an OCI layout on disk, a docker archive.
 //!
-//! A [`BlobSource`] delivers bytes by descriptor and range and knows no tar, no compression and no store. What
-//! it returns is *unverified*; [`read_verified`] is the one way to get a whole manifest or config, and layer
-//! bytes are verified by who asked for them, against the layer digest or a span digest.
-
+//! A [`BlobSource`] delivers bytes by descriptor and range and knows no layer's tar, no compression and no store
+//! (a docker archive is itself a tar, whose headers [`DockerArchive`] lists to find the blobs). What it returns is
+//! *unverified*; [`read_verified`] is the one way to get a whole manifest or config, and layer bytes are verified
+//! by who asked for them, against the layer digest or a span digest.
 //!
 //! ```text
 //! open(reference) -> Limited(Retrying(Registry))    limit -> retry -> registry -> transport -> auth, http

@@ -1,0 +1,296 @@
+//! A container registry in the process, with faults on demand, that records what it was asked.
+//!
+//! ```ignore
+//! let registry = Registry::start();
+//! let blob = registry.put_blob("bytes");
+//! registry.fault(On::Blob, Fault::Truncate(3));       // the next blob request breaks off after 3 bytes
+//! // ... run the program against registry.reference("name:tag") ...
+//! assert_eq!(registry.requests().len(), 2);
+//! ```
+//!
+//! It runs on a thread of its own, so tests need not be async and may start the real program against it. It
+//! listens on a free loopback port, speaks plain http and stops when dropped.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use base64::Engine;
+use bytes::Bytes;
+use imgfs::oci::{Descriptor, Digest};
+
+use super::serve::serve;
+
+/// Which requests a fault is for. Authentication is checked before faults strike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum On {
+    /// Any but token requests.
+    Any,
+    /// GET of a manifest or index.
+    Manifest,
+    /// HEAD of a manifest or index.
+    ManifestHead,
+    /// GET of a blob, redirected ones included.
+    Blob,
+    /// Token requests.
+    Token,
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// This status, with an error body of the distribution spec.
+    Status(u16),
+    /// This status and this `Retry-After`.
+    RetryAfter(u16, &'static str),
+    /// The whole blob with 200, whatever range was asked for.
+    IgnoreRange,
+    /// A 206 with at most this many bytes.
+    ShortRange(u64),
+    /// A 206 for a range that begins one byte later than asked.
+    WrongRange,
+    /// A 206 that announces a larger blob.
+    WrongTotal,
+    /// The body breaks off after this many bytes.
+    Truncate(u64),
+    /// The body's first byte is another.
+    Corrupt,
+    /// The body stops after this many bytes, the connection stays open.
+    Stall(u64),
+    /// No answer, the connection stays open.
+    Silence,
+    /// No answer, the connection is closed.
+    Drop,
+    /// A redirect to this location.
+    Redirect(String),
+    /// This header in an otherwise good answer.
+    Header(&'static str, &'static str),
+}
+
+/// A request as it came in.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    pub range: Option<String>,
+    pub authorization: Option<String>,
+    /// Status of the answer; 0 if there was none.
+    pub status: u16,
+}
+
+/// The registry.
+pub struct Registry {
+    address: SocketAddr,
+    state: Arc<State>,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub content: Mutex<Content>,
+    pub bytes: AtomicU64,
+    /// Connections on which at least one request came.
+    pub connections: AtomicU64,
+}
+
+#[derive(Default)]
+pub struct Content {
+    pub blobs: BTreeMap<Digest, Bytes>,
+    /// By `repository/reference`, with media type.
+    pub manifests: BTreeMap<String, (String, Bytes)>,
+    pub faults: Vec<(On, bool, Fault)>,
+    pub seen: Vec<Seen>,
+    pub auth: Auth,
+    pub tokens: HashSet<String>,
+    pub tokens_given: u64,
+    /// Where blobs are redirected to.
+    pub storage: Option<(SocketAddr, Arc<State>)>,
+    /// The registry whose blobs this storage serves.
+    pub upstream: Option<Arc<State>>,
+    pub signature: u64,
+}
+
+#[derive(Default, Clone)]
+pub enum Auth {
+    #[default]
+    Open,
+    Basic(String),
+    /// Base64 of `user:password`, or anonymous tokens.
+    Token(Option<String>),
+}
+
+impl Registry {
+    /// Starts an empty registry on a free port.
+    pub fn start() -> Self {
+        let state = Arc::new(State::default());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let serving = Arc::clone(&state);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                tokio::select! {
+                    () = serve(listener, address, serving) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self {
+            address,
+            state,
+            stop: Some(stop),
+        }
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// `127.0.0.1:port/name`.
+    pub fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.address)
+    }
+
+    /// Stores a blob; every repository has it.
+    pub fn put_blob(&self, bytes: impl Into<Bytes>) -> Descriptor {
+        let bytes = bytes.into();
+        let descriptor = super::image::descriptor("application/octet-stream", &bytes);
+        self.content().blobs.insert(descriptor.digest, bytes);
+        descriptor
+    }
+
+    /// Stores a manifest or index under its digest and a tag.
+    pub fn put_manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        media_type: &str,
+        bytes: impl Into<Bytes>,
+    ) -> Descriptor {
+        let bytes = bytes.into();
+        let descriptor = super::image::descriptor(media_type, &bytes);
+        let mut content = self.content();
+        for name in [tag.to_owned(), descriptor.digest.to_string()] {
+            content.manifests.insert(
+                format!("{repository}/{name}"),
+                (media_type.to_owned(), bytes.clone()),
+            );
+        }
+        descriptor
+    }
+
+    /// Stores all of an image; its manifest's descriptor.
+    pub fn put_image(
+        &self,
+        repository: &str,
+        tag: &str,
+        image: &super::image::Image,
+    ) -> Descriptor {
+        for blob in &image.blobs {
+            self.put_blob(blob.clone());
+        }
+        self.put_manifest(repository, tag, &image.media_type, image.manifest.clone())
+    }
+
+    /// The next matching request goes wrong. Several faults strike in the order they were given.
+    pub fn fault(&self, on: On, fault: Fault) {
+        self.content().faults.push((on, false, fault));
+    }
+
+    /// Every matching request goes wrong from now on (after the faults given before).
+    pub fn fault_always(&self, on: On, fault: Fault) {
+        self.content().faults.push((on, true, fault));
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn clear_faults(&self) {
+        self.content().faults.clear();
+    }
+
+    /// From now on only with these credentials.
+    pub fn require_basic(&self, user: &str, password: &str) {
+        self.content().auth = Auth::Basic(encode(user, password));
+    }
+
+    /// From now on only with a token, which needs these credentials if given. The token server is at `/token`
+    /// of the same address and writes `token-1`, `token-2`, ...
+    pub fn require_token(&self, credentials: Option<(&str, &str)>) {
+        self.content().auth =
+            Auth::Token(credentials.map(|(user, password)| encode(user, password)));
+    }
+
+    /// Tokens given so far are no longer accepted.
+    pub fn revoke_tokens(&self) {
+        self.content().tokens.clear();
+    }
+
+    /// Blobs are redirected to `storage` from now on, which refuses `Authorization` and expired URLs.
+    pub fn redirect_blobs_to(&self, storage: &Registry) {
+        self.content().storage = Some((storage.address, Arc::clone(&storage.state)));
+        storage.content().upstream = Some(Arc::clone(&self.state));
+    }
+
+    /// URLs that led to this storage so far are refused with 403.
+    pub fn expire_urls(&self) {
+        self.content().signature += 1;
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> Vec<Seen> {
+        self.content().seen.clone()
+    }
+
+    /// Requests so far, as `GET path-without-prefix status`, for comparison: digests are cut to 12 digits.
+    pub fn log(&self) -> Vec<String> {
+        let short = |path: &str| match path.split_once("sha256:") {
+            Some((before, digest)) => format!("{before}{}", digest.get(..6).unwrap_or(digest)),
+            None => path.to_owned(),
+        };
+        self.requests()
+            .iter()
+            .map(|seen| format!("{} {} {}", seen.method, short(&seen.path), seen.status))
+            .collect()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget_requests(&self) {
+        self.content().seen.clear();
+        self.state.bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// Body bytes sent so far.
+    pub fn bytes(&self) -> u64 {
+        self.state.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Connections so far, those without a request (attempts at TLS) not counted.
+    pub fn connections(&self) -> u64 {
+        self.state.connections.load(Ordering::Relaxed)
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.state.content.lock().unwrap()
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            // The thread may have ended already.
+            let _ended = stop.send(());
+        }
+    }
+}
+
+fn encode(user: &str, password: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
+}
