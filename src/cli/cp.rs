@@ -137,7 +137,7 @@ impl Copy {
                 .await?;
             }
             Content::Symlink(target) => {
-                std::os::unix::fs::symlink(OsStr::from_bytes(target), dest)?
+                std::os::unix::fs::symlink(OsStr::from_bytes(target), dest)?;
             }
             Content::Device { major, minor } => {
                 if !self.as_root {
@@ -154,7 +154,7 @@ impl Copy {
                 rustix::fs::mknodat(CWD, dest, kind, Mode::from_raw_mode(0o600), device)?;
             }
             Content::Fifo => {
-                rustix::fs::mknodat(CWD, dest, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?
+                rustix::fs::mknodat(CWD, dest, FileType::Fifo, Mode::from_raw_mode(0o600), 0)?;
             }
             Content::Missing => bail!("it is a hard link whose target is in no layer"),
         }

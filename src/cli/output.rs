@@ -90,11 +90,12 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>], right: &[usize]) -> 
         let mut line = String::new();
         for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let width = *width;
-            line += &if right.contains(&i) {
+            let cell = if right.contains(&i) {
                 format!("{cell:>width$}  ")
             } else {
                 format!("{cell:<width$}  ")
             };
+            line.push_str(&cell);
         }
         text += line.trim_end();
         text.push('\n');
@@ -138,13 +139,13 @@ pub(super) fn printable(bytes: &[u8]) -> String {
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             if c.is_control() {
-                out.extend(c.escape_default())
+                out.extend(c.escape_default());
             } else {
-                out.push(c)
+                out.push(c);
             }
         }
         for byte in chunk.invalid() {
-            out += &format!("\\x{byte:02x}");
+            out.extend(std::ascii::escape_default(*byte).map(char::from));
         }
     }
     out

@@ -59,7 +59,7 @@ pub enum FsError {
         path: String,
         /// Why.
         #[source]
-        source: StoreError,
+        source: Box<StoreError>,
     },
 }
 

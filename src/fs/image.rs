@@ -15,9 +15,6 @@ pub const BLOCK_SIZE: u32 = 64 << 10;
 /// Unit of `statfs`, as on most filesystems.
 const FRAGMENT_SIZE: u32 = 4096;
 
-/// Name and value.
-type Xattr = (Vec<u8>, Vec<u8>);
-
 /// A merged image and the layers its bytes are in.
 pub struct ImageFs {
     pub(super) tree: Arc<Tree>,

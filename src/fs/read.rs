@@ -158,7 +158,10 @@ impl ImageFs {
 
     fn read_error(&self, ino: Ino, source: StoreError) -> FsError {
         let path = self.path(ino);
-        FsError::Read { path, source }
+        FsError::Read {
+            path,
+            source: Box::new(source),
+        }
     }
 
     fn path(&self, ino: Ino) -> String {

@@ -60,7 +60,7 @@ impl SpanDecoder {
         let mut output = vec![0; span.size()];
         match &span.checkpoint {
             Checkpoint::Stored if compressed.len() == output.len() => {
-                output.copy_from_slice(compressed)
+                output.copy_from_slice(compressed);
             }
             Checkpoint::Stored => return Err(SpanError::Decode),
             Checkpoint::MemberStart => {

@@ -14,11 +14,11 @@ use super::toc::{Entry, EntryKind, Extent, Mtime, Toc, TocBuilder, TocError, Xat
 
 const BLOCK: u64 = 512;
 /// Most metadata in front of one entry (PAX records, long names, sparse maps), in bytes: Go's limit.
-const MAX_HEADERS: usize = 1 << 20;
+const MAX_HEADERS: u32 = 1 << 20;
 /// Most runs of one sparse file; each costs at most 24 bytes of index.
 const MAX_SPARSE_RUNS: usize = 100_000;
 /// Most bytes a header group may need before it is complete: metadata and a sparse map.
-const MAX_PENDING: usize = 4 * MAX_HEADERS;
+const MAX_PENDING: usize = 4 << 20;
 /// Owner shown for ids that do not fit in 32 bits: the kernel's overflow id.
 const NOBODY: u32 = 65534;
 /// Most warnings kept for one layer.
@@ -78,7 +78,7 @@ impl TarScanner {
     /// A reader at the start of a layer.
     pub fn new() -> Self {
         let limits = Limits {
-            max_metadata_size: MAX_HEADERS as u32,
+            max_metadata_size: MAX_HEADERS,
             max_path_len: None,
             max_pending_entries: 16,
             max_sparse_entries: MAX_SPARSE_RUNS,
@@ -219,7 +219,7 @@ impl TarScanner {
                     layer_offset = (layer_offset.checked_add(run.length))
                         .ok_or_else(|| invalid(self.position, &"sparse map overflows"))?;
                 }
-                self.entry(&entry, consumed, Some((extents, real_size)))?;
+                self.entry(&entry, consumed, Some((&extents, real_size)))?;
                 Ok(consumed)
             }
         }
@@ -229,7 +229,7 @@ impl TarScanner {
         &mut self,
         parsed: &ParsedEntry<'_>,
         consumed: usize,
-        sparse: Option<(Vec<Extent>, u64)>,
+        sparse: Option<(&[Extent], u64)>,
     ) -> Result<(), TarError> {
         self.path.clear();
         self.path.extend_from_slice(&parsed.path);

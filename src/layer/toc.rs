@@ -567,7 +567,9 @@ fn join32(high: u32, low: u32) -> u64 {
 }
 
 fn split(value: u64) -> (u32, u32) {
-    ((value >> 32) as u32, (value & u64::from(u32::MAX)) as u32)
+    // Both halves fit in 32 bits.
+    let half = |part: u64| u32::try_from(part & u64::from(u32::MAX)).unwrap_or_default();
+    (half(value >> 32), half(value))
 }
 
 #[cfg(test)]

@@ -26,9 +26,9 @@ pub(super) fn sparse(
     last_byte: u8,
     following: &[u8],
 ) -> Result<Vec<u8>, InflateError> {
-    let low: Vec<u8> = (0..window.len()).map(|i| (i & 255) as u8).collect();
+    let low: Vec<u8> = (0..window.len()).map(low_byte).collect();
     let inverse: Vec<u8> = low.iter().map(|byte| !byte).collect();
-    let high: Vec<u8> = (0..window.len()).map(|i| (i >> 8) as u8).collect();
+    let high: Vec<u8> = (0..window.len()).map(|i| low_byte(i >> 8)).collect();
     let low = decode(inflate, &low, bits, last_byte, following)?;
     let inverse = decode(inflate, &inverse, bits, last_byte, following)?;
     let high = decode(inflate, &high, bits, last_byte, following)?;
@@ -125,12 +125,17 @@ pub(super) fn expand(mut encoded: &[u8]) -> Option<Vec<u8>> {
     encoded.is_empty().then_some(window)
 }
 
+fn low_byte(number: usize) -> u8 {
+    let [low, ..] = number.to_le_bytes();
+    low
+}
+
 fn put_number(out: &mut Vec<u8>, mut number: usize) {
     while number > 127 {
-        out.push((number & 127) as u8 | 128);
+        out.push(low_byte(number) | 128);
         number >>= 7;
     }
-    out.push(number as u8);
+    out.push(low_byte(number));
 }
 
 /// A LEB128 number of at most three bytes: window positions need no more.
@@ -155,7 +160,7 @@ mod tests {
     fn windows_survive_encoding() {
         let mut busy = vec![0; WINDOW];
         for i in (0..WINDOW).filter(|i| i * i % 11 == 3 || i / 100 % 7 == 0) {
-            busy[i] = (i % 256) as u8;
+            busy[i] = low_byte(i);
         }
         for window in [
             vec![],

@@ -46,12 +46,11 @@ impl Image {
     pub async fn root(store: &Arc<Store>, request: &Request) -> anyhow::Result<VerifiedDocument> {
         let source = open_source(store, request).await?;
         let resolved = source.resolve(None).await?;
-        let body = match resolved.body {
-            Some(body) => body,
-            None => {
-                let stream = source.open_manifest(&resolved.descriptor).await?;
-                read_verified(stream, &resolved.descriptor, MAX_MANIFEST_SIZE).await?
-            }
+        let body = if let Some(body) = resolved.body {
+            body
+        } else {
+            let stream = source.open_manifest(&resolved.descriptor).await?;
+            read_verified(stream, &resolved.descriptor, MAX_MANIFEST_SIZE).await?
         };
         Ok(VerifiedDocument {
             descriptor: resolved.descriptor,

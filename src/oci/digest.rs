@@ -27,7 +27,7 @@ impl Algorithm {
     }
 
     /// Length of the hash in bytes.
-    pub fn len(self) -> usize {
+    pub fn size(self) -> usize {
         match self {
             Self::Sha256 => 32,
             Self::Sha512 => 64,
@@ -93,7 +93,7 @@ impl Digest {
 
     /// The raw hash.
     pub fn hash(&self) -> &[u8] {
-        self.hash.get(..self.algorithm.len()).unwrap_or(&self.hash)
+        self.hash.get(..self.algorithm.size()).unwrap_or(&self.hash)
     }
 
     /// The hash in lower-case hex, without the algorithm.
@@ -154,9 +154,9 @@ impl FromStr for Digest {
         };
         let bad_hex = || DigestError::Hex {
             text: text.to_owned(),
-            expected: algorithm.len() * 2,
+            expected: algorithm.size() * 2,
         };
-        if hex.len() != algorithm.len() * 2 {
+        if hex.len() != algorithm.size() * 2 {
             return Err(bad_hex());
         }
         let mut hash = [0; 64];

@@ -153,6 +153,10 @@ pub struct RootFs {
 
 /// A manifest or an index: what a reference can point to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are a few, and they are moved once"
+)]
 pub enum Document {
     /// A single image.
     Manifest(Manifest),
@@ -195,7 +199,7 @@ pub enum ManifestError {
     LayerCount {
         /// Layers of the manifest.
         layers: usize,
-        /// diff_ids of the config.
+        /// `diff_ids` of the config.
         diff_ids: usize,
     },
 }

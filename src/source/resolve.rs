@@ -41,7 +41,7 @@ pub struct ResolvedImage {
     pub manifest: Manifest,
     /// The config's bytes.
     pub config_document: VerifiedDocument,
-    /// The config: its diff_ids are the layers' contents.
+    /// The config: its `diff_ids` are the layers' contents.
     pub config: ImageConfig,
     /// What the user should know.
     pub warnings: Vec<String>,

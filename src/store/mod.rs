@@ -7,7 +7,7 @@
 //!          layers/ALG/HEX/…      decoded bytes of a layer       (files.rs)
 //! ```
 //!
-//! A layer without an index is streamed once ([`Store::open_layer`], first_contact.rs); afterwards a
+//! A layer without an index is streamed once ([`Store::open_layer`], `first_contact.rs`); afterwards a
 //! [`LayerReader`] answers reads from the cache or fetches the spans they need. Several processes share a
 //! cache: files appear whole by rename, spans by their mark, and locks keep eviction away from what is in use.
 

@@ -20,6 +20,8 @@ const PART_SIZE: u64 = 4 << 20;
 /// Pieces that may wait when a blob comes as a single stream (no ranges): a piece is what the network gave in
 /// one read, rarely more than 64 KiB. A part's pieces need no bound but the part's own size.
 const STREAM_PIECES: usize = 64;
+/// Pieces of a part: more than there can be, as each has at least a byte.
+const PART_PIECES: usize = 4 << 20;
 /// Parts fetched ahead, all blobs together: 40 MiB of memory at most.
 pub(super) const PARTS_AHEAD: usize = 10;
 
@@ -93,7 +95,7 @@ impl BlobStream {
             let bound = if parallel == 1 {
                 STREAM_PIECES
             } else {
-                PART_SIZE as usize
+                PART_PIECES
             };
             self.parts
                 .push_back(self.start(self.next..end, permit, bound));

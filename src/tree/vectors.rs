@@ -4,7 +4,6 @@
 //! hard link; `0600 a` sets the mode. A line of the result is a path of the tree in order: `a@1` is a file whose
 //! bytes are in layer 1, `x2` follows where there are two links, a mode where it is not 0755 or 0644, `a ?` is
 //! a link to nothing. Directories show their links only where they are wrong.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::{Content, Ino, Kind, Tree, TreeError, Warning, WarningKind};
 use crate::layer::{Entry, EntryKind, Extent, Mtime, Toc, TocBuilder};
