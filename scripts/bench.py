@@ -383,8 +383,9 @@ def first_contact(registry, rounds, peers):
 
 
 def fill_cache(name="golang"):
-    """The image completely in the cache (nothing happens where it is), nothing mounted."""
+    """The image completely in the cache, whatever was there before; nothing mounted."""
     imgfs_unmount()
+    shutil.rmtree(CACHE, ignore_errors=True)
     imgfs_mount(reference(LOCAL, name))
     imgfs_unmount()
 

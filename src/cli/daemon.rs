@@ -78,6 +78,9 @@ pub(super) async fn serve(
     }
     if report {
         leave_terminal()?;
+        if quiet {
+            output::log_warnings();
+        }
     } else if !quiet {
         output::message(&format!(
             "{} is mounted on {}",

@@ -1,9 +1,20 @@
 //! Printing: data to stdout, messages to stderr, tables that align, names that cannot harm a terminal.
 
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
+
+/// Raises the level that `--quiet` lowered.
+static RAISE: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
+
+/// From now on warnings are logged even with `--quiet`: stderr is a log file, which annoys nobody.
+pub(super) fn log_warnings() {
+    if let Some(raise) = RAISE.get() {
+        raise();
+    }
+}
 
 /// Starts the log on stderr: warnings, or more if asked for (`IMGFS_LOG` has the last word).
 pub(super) fn start_log(verbose: u8, quiet: bool) {
@@ -16,11 +27,17 @@ pub(super) fn start_log(verbose: u8, quiet: bool) {
     };
     let filter = EnvFilter::try_from_env("IMGFS_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false)
-        .without_time();
+        .without_time()
+        .with_env_filter(filter)
+        .with_filter_reloading();
+    let handle = log.reload_handle();
+    let _already_set = RAISE.set(Box::new(move || {
+        // The subscriber lives as long as the process.
+        let _gone = handle.reload(EnvFilter::new("imgfs=warn,error"));
+    }));
     // Only a second call in the same process could fail.
     let _already_started = log.try_init();
 }

@@ -103,7 +103,7 @@ impl Filesystem for Fuse {
         match self.image.lookup(number(parent), name.as_bytes()) {
             Ok(Some(attributes)) => reply.entry(&TTL, &attr(&attributes), GENERATION),
             Ok(None) => reply.entry(&TTL, &NO_ENTRY, GENERATION),
-            Err(err) => reply.error(errno(&err)),
+            Err(err) => reply.error(errno(&self.image, &err)),
         }
     }
 
@@ -112,14 +112,14 @@ impl Filesystem for Fuse {
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.image.attributes(number(ino)) {
             Ok(attributes) => reply.attr(&TTL, &attr(&attributes)),
-            Err(err) => reply.error(errno(&err)),
+            Err(err) => reply.error(errno(&self.image, &err)),
         }
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
         match self.image.readlink(number(ino)) {
             Ok(target) => reply.data(target),
-            Err(err) => reply.error(errno(&err)),
+            Err(err) => reply.error(errno(&self.image, &err)),
         }
     }
 
@@ -151,7 +151,7 @@ impl Filesystem for Fuse {
                 }
                 Ok(false) => Some(reply),
                 Err(err) => {
-                    reply.error(errno(&err));
+                    reply.error(errno(&self.image, &err));
                     None
                 }
             });
@@ -161,7 +161,7 @@ impl Filesystem for Fuse {
             let mut buf = Vec::new();
             match image.read(ino, offset, size, &mut buf).await {
                 Ok(()) => reply.data(&buf),
-                Err(err) => reply.error(errno(&err)),
+                Err(err) => reply.error(errno(&image, &err)),
             }
         });
     }
@@ -177,7 +177,7 @@ impl Filesystem for Fuse {
     ) {
         match self.image.seek(number(ino), offset, whence) {
             Ok(position) => reply.offset(position),
-            Err(err) => reply.error(errno(&err)),
+            Err(err) => reply.error(errno(&self.image, &err)),
         }
     }
 
@@ -200,7 +200,7 @@ impl Filesystem for Fuse {
     ) {
         let entries = match self.image.entries(number(ino), offset) {
             Ok(entries) => entries,
-            Err(err) => return reply.error(errno(&err)),
+            Err(err) => return reply.error(errno(&self.image, &err)),
         };
         for entry in entries {
             let (ino, name) = (INodeNo(entry.ino.get()), OsStr::from_bytes(entry.name));
@@ -221,12 +221,12 @@ impl Filesystem for Fuse {
     ) {
         let entries = match self.image.entries(number(ino), offset) {
             Ok(entries) => entries,
-            Err(err) => return reply.error(errno(&err)),
+            Err(err) => return reply.error(errno(&self.image, &err)),
         };
         for entry in entries {
             let attributes = match self.image.attributes(entry.ino) {
                 Ok(attributes) => attr(&attributes),
-                Err(err) => return reply.error(errno(&err)),
+                Err(err) => return reply.error(errno(&self.image, &err)),
             };
             let (ino, name) = (attributes.ino, OsStr::from_bytes(entry.name));
             if reply.add(ino, entry.next, name, &TTL, &attributes, GENERATION) {
@@ -254,14 +254,14 @@ impl Filesystem for Fuse {
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         match self.image.getxattr(number(ino), name.as_bytes()) {
             Ok(value) => reply_sized(value, size, reply),
-            Err(err) => reply.error(errno(&err)),
+            Err(err) => reply.error(errno(&self.image, &err)),
         }
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
         match self.image.listxattr(number(ino)) {
             Ok(names) => reply_sized(&names, size, reply),
-            Err(err) => reply.error(errno(&err)),
+            Err(err) => reply.error(errno(&self.image, &err)),
         }
     }
 
@@ -271,7 +271,7 @@ impl Filesystem for Fuse {
             .access(number(ino), mask.contains(AccessFlags::X_OK))
         {
             Ok(()) => reply.ok(),
-            Err(err) => reply.error(errno(&err)),
+            Err(err) => reply.error(errno(&self.image, &err)),
         }
     }
 
@@ -328,9 +328,10 @@ fn number(ino: INodeNo) -> Ino {
     Ino::new(ino.0)
 }
 
-/// The errno of a failed operation, logged if somebody has to know.
-fn errno(err: &FsError) -> Errno {
-    if err.is_failure() {
+/// The errno of a failed operation. What somebody has to know is logged, once for each layer and cause: a
+/// program that reads on would repeat it thousands of times.
+fn errno(image: &ImageFs, err: &FsError) -> Errno {
+    if err.is_failure() && image.is_new_failure(err) {
         let cause = std::error::Error::source(err).map(ToString::to_string);
         tracing::warn!(cause, "{err}");
     }

@@ -1,6 +1,7 @@
 //! [`ImageFs`]: everything that needs the tree alone.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::FsError;
 use crate::layer::Mtime;
@@ -15,10 +16,15 @@ pub const BLOCK_SIZE: u32 = 64 << 10;
 /// Unit of `statfs`, as on most filesystems.
 const FRAGMENT_SIZE: u32 = 4096;
 
+/// Different causes of failed reads that are logged in the life of a mount.
+const MAX_FAILURES: usize = 100;
+
 /// A merged image and the layers its bytes are in.
 pub struct ImageFs {
     pub(super) tree: Arc<Tree>,
     pub(super) layers: Vec<Arc<LayerReader>>,
+    /// Causes of failures that were logged.
+    failures: Mutex<HashSet<String>>,
 }
 
 /// What `stat` shows of a node.
@@ -74,7 +80,19 @@ pub struct FilesystemSize {
 impl ImageFs {
     /// Puts a tree and its layers together; `layers` in the order the tree was built from.
     pub fn new(tree: Arc<Tree>, layers: Vec<Arc<LayerReader>>) -> Self {
-        Self { tree, layers }
+        Self {
+            tree,
+            layers,
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Whether no failure with this cause was seen before. Remembers a limited number.
+    pub(super) fn is_new_failure(&self, err: &FsError) -> bool {
+        let cause =
+            std::error::Error::source(err).map_or_else(|| err.to_string(), ToString::to_string);
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.len() < MAX_FAILURES && failures.insert(cause)
     }
 
     /// The tree.

@@ -120,10 +120,10 @@ impl Live {
             Ok(Some(_)) => "mismatch",
             _ => "pending",
         };
-        let no_ranges = (self.source.parallel_ranges() == 1 && counters.cached < counters.size)
-            .then(|| {
-                "the server does not support ranges: each read fetches from the start".to_owned()
-            });
+        let shortcoming = self
+            .source
+            .shortcoming()
+            .filter(|_| counters.cached < counters.size);
         LayerStatus {
             digest: blob.digest.to_string(),
             media_type: blob.media_type.clone(),
@@ -141,7 +141,10 @@ impl Live {
             diff_id: diff_id.to_owned(),
             fetched: counters.fetched,
             fetches: counters.fetches,
-            problem: reader.quarantine_reason().map(str::to_owned).or(no_ranges),
+            problem: reader
+                .quarantine_reason()
+                .map(str::to_owned)
+                .or(shortcoming),
         }
     }
 

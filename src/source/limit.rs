@@ -60,6 +60,10 @@ impl BlobSource for Limited {
     fn parallel_ranges(&self) -> usize {
         self.inside.parallel_ranges()
     }
+
+    fn shortcoming(&self) -> Option<String> {
+        self.inside.shortcoming()
+    }
 }
 
 /// Keeps the permit until the stream is dropped.

@@ -95,6 +95,11 @@ pub trait BlobSource: Send + Sync {
 
     /// How many ranges of one blob may usefully be fetched at the same time (1 when ranges are not supported).
     fn parallel_ranges(&self) -> usize;
+
+    /// For people: in what way this source does worse than it should, and why. Nothing by default.
+    fn shortcoming(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Opens the source that a reference names. Sends nothing; for local images, reads what lists their content, so

@@ -153,6 +153,13 @@ impl BlobSource for Registry {
             PARALLEL_RANGES
         }
     }
+
+    fn shortcoming(&self) -> Option<String> {
+        let without_ranges = self.inner.without_ranges.load(Ordering::Relaxed);
+        without_ranges.then(|| {
+            "the server ignores ranges: each fetch transfers the blob from its start".to_owned()
+        })
+    }
 }
 
 impl Inner {

@@ -147,6 +147,10 @@ impl BlobSource for Retrying {
     fn parallel_ranges(&self) -> usize {
         self.inside.parallel_ranges()
     }
+
+    fn shortcoming(&self) -> Option<String> {
+        self.inside.shortcoming()
+    }
 }
 
 /// One body, over as many requests as it takes.

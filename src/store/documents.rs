@@ -163,6 +163,10 @@ impl BlobSource for CachedDocuments {
     fn parallel_ranges(&self) -> usize {
         self.inner.parallel_ranges()
     }
+
+    fn shortcoming(&self) -> Option<String> {
+        self.inner.shortcoming()
+    }
 }
 
 /// A source that has nothing: what is not in the store cannot be had.
