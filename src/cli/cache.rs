@@ -35,7 +35,7 @@ pub(super) fn run(globals: &Globals, command: &CacheCommand) -> anyhow::Result<(
     };
     if !globals.quiet {
         output::message(&format!(
-            "freed {} of {} layers; {} layers are in use and keep theirs",
+            "freed {}, from {} layers; {} in use keep theirs",
             output::size(evicted.bytes),
             evicted.layers,
             evicted.in_use

@@ -75,11 +75,11 @@ impl Drop for Cleared {
 
 async fn lines(downloads: Vec<LayerProgress>) {
     let total: u64 = downloads.iter().map(|download| download.blob.size).sum();
-    output::message(&format!(
-        "fetching {} layers, {}",
-        downloads.len(),
-        output::size(total)
-    ));
+    let layers = match &downloads[..] {
+        [download] => format!("layer {}", download.blob.digest.short()),
+        several => format!("{} layers", several.len()),
+    };
+    output::message(&format!("fetching {layers}, {}", output::size(total)));
     loop {
         tokio::time::sleep(LINES).await;
         let done: u64 = downloads
