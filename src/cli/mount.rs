@@ -3,6 +3,7 @@
 use std::io::BufRead;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -10,7 +11,10 @@ use clap::Args;
 use super::globals::{Globals, ImageOptions, runtime};
 use super::{daemon, output};
 use crate::fs::MountOptions;
-use crate::mount::{imgfs_mounted_on, unmount as unmount_dir};
+use crate::mount::{imgfs_mounted_on, records, unmount as unmount_dir};
+
+/// How long the serving process may take to end after its mount is gone.
+const END_TIME: Duration = Duration::from_secs(5);
 
 /// Mount an image on a directory, read-only. Returns when the mount is ready.
 #[derive(Args)]
@@ -132,6 +136,10 @@ pub(super) fn unmount(args: &UnmountArgs) -> anyhow::Result<()> {
             args.dir.display()
         );
     }
+    let dir = args.dir.canonicalize().unwrap_or_else(|_| args.dir.clone());
+    let record = records()?
+        .into_iter()
+        .find(|record| record.mountpoint == dir);
     unmount_dir(&args.dir, args.lazy).with_context(|| {
         let hint = if args.lazy {
             ""
@@ -139,7 +147,13 @@ pub(super) fn unmount(args: &UnmountArgs) -> anyhow::Result<()> {
             " (if programs still use it, end them or add --lazy)"
         };
         format!("{} stays mounted{hint}", args.dir.display())
-    })
+    })?;
+    if let Some(record) = record.filter(|_| !args.lazy)
+        && !record.wait_for_end(END_TIME)
+    {
+        tracing::warn!("process {} has not ended yet", record.pid);
+    }
+    Ok(())
 }
 
 fn plan(args: &MountArgs) -> anyhow::Result<MountPlan> {

@@ -10,9 +10,13 @@
 //! process is gone is removed by whoever sees it.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+
+/// How often to look whether a process has ended; it takes some ten milliseconds.
+const POLL: Duration = Duration::from_millis(5);
 
 /// One serving process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +67,20 @@ impl MountRecord {
     /// The daemon's messages.
     pub fn log(pid: u32) -> anyhow::Result<PathBuf> {
         Ok(runtime_dir()?.join(format!("{pid}.log")))
+    }
+}
+
+impl MountRecord {
+    /// Waits until the process has ended, so that its cache is free; says whether it did within `limit`.
+    pub fn wait_for_end(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        while is_alive(self.pid) {
+            if Instant::now() > deadline {
+                return false;
+            }
+            std::thread::sleep(POLL);
+        }
+        true
     }
 }
 
