@@ -7,6 +7,7 @@
 //!                      lock      shared lock: in use, spans stay; exclusive lock: eviction
 //!                      build     exclusive lock: somebody makes the index
 //!                      diff_id   the DiffId that the uncompressed bytes were found to have
+//!                      data.new  what a first contact has written so far; becomes `data` when all of it is right
 //! ```
 //!
 //! A span is marked present after its bytes are written. Nothing is synced: after a power failure a mark may
@@ -16,11 +17,15 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use super::StoreError;
+
+/// Data that is not complete or not checked yet.
+const NEW_DATA: &str = "data.new";
 
 /// Open files of one layer. While it lives nobody evicts spans of the layer.
 pub(super) struct LayerFiles {
@@ -65,12 +70,6 @@ impl LayerFiles {
             .write_all_at(&now().to_le_bytes(), position(span))
     }
 
-    /// Marks the spans 0 to `count` present, all at once.
-    pub(super) fn mark_all(&self, count: usize) -> io::Result<()> {
-        self.present
-            .write_all_at(&now().to_le_bytes().repeat(count), 0)
-    }
-
     /// Whether a span is marked present.
     pub(super) fn is_marked(&self, span: usize) -> io::Result<bool> {
         let mut mark = [0; 4];
@@ -86,15 +85,60 @@ impl LayerFiles {
         self.present.write_all_at(&[0; 4], position(span))
     }
 
-    /// Forgets all data, before the layer is fetched as a whole.
-    pub(super) fn clear(&self) -> io::Result<()> {
-        self.present.set_len(0)?;
-        self.data.set_len(0)
-    }
-
     /// When each of `count` spans was last used; 0 for those that are not there.
     pub(super) fn marks(&self, count: usize) -> io::Result<Vec<u32>> {
         read_marks(&self.present, count)
+    }
+}
+
+/// The data of a layer that is fetched as a whole. It grows beside the files in use: a process that has the layer
+/// open goes on reading those, and never meets a byte whose blob was not checked.
+pub(super) struct NewData {
+    data: Arc<File>,
+    dir: PathBuf,
+    published: bool,
+}
+
+impl NewData {
+    /// Empty data for the layer in `dir`. The caller holds the lock `build`, so what a killed process left there
+    /// may go.
+    pub(super) fn create(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(NEW_DATA);
+        remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
+        let data = OpenOptions::new().write(true).create_new(true).open(&path);
+        Ok(Self {
+            data: Arc::new(data.map_err(StoreError::io("create", &path))?),
+            dir: dir.to_owned(),
+            published: false,
+        })
+    }
+
+    /// The file, to be written at the bytes' own offsets. It may outlive this value, which then leads nowhere.
+    pub(super) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.data)
+    }
+
+    /// All `spans` spans are written and right: they take the place of what the layer had.
+    pub(super) fn publish(mut self, spans: usize) -> Result<(), StoreError> {
+        let path = self.dir.join("data");
+        std::fs::rename(self.dir.join(NEW_DATA), &path).map_err(StoreError::io("write", &path))?;
+        self.published = true;
+        // The marks come last: without them, or with old ones, nothing is served that is not checked first.
+        publish(
+            &self.dir.join("present"),
+            &now().to_le_bytes().repeat(spans),
+        )
+    }
+}
+
+impl Drop for NewData {
+    fn drop(&mut self) {
+        let path = self.dir.join(NEW_DATA);
+        if !self.published
+            && let Err(err) = remove_if_there(&path)
+        {
+            tracing::warn!("cannot remove {}: {err}", path.display());
+        }
     }
 }
 
@@ -111,6 +155,9 @@ impl EvictableLayer {
         let Some(lock) = Locked::try_take(&dir.join("lock"))? else {
             return Ok(None);
         };
+        // Who fetches a layer has it open, too: nobody is at this any more.
+        let left = dir.join(NEW_DATA);
+        remove_if_there(&left).map_err(StoreError::io("remove", &left))?;
         Ok(Some(Self {
             data: open(&dir.join("data"))?,
             present: open(&dir.join("present"))?,
@@ -166,7 +213,8 @@ impl Locked {
 /// Disk space a layer's data takes, in bytes; 0 if there is none.
 pub(super) fn disk_usage(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(dir.join("data")).map_or(0, |metadata| metadata.blocks() * 512)
+    let used = |name| std::fs::metadata(dir.join(name)).map_or(0, |data| data.blocks() * 512);
+    used("data") + used(NEW_DATA)
 }
 
 /// Writes a small file beside its place and moves it there: readers see the old or the new one.
@@ -188,6 +236,13 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> 
         Ok(bytes) => Ok(Some(bytes)),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(err) => Err(StoreError::io("read", path)(err)),
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+        _ => Ok(()),
     }
 }
 

@@ -20,6 +20,8 @@ mod files;
 mod first_contact;
 mod parts;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -134,7 +136,7 @@ impl Store {
             return Ok(self.opened(index, files, source, blob));
         }
         let index =
-            first_contact::index_layer(self, Arc::clone(source), blob, &files, progress).await?;
+            first_contact::index_layer(self, Arc::clone(source), blob, &dir, progress).await?;
         let layer = blob.digest;
         let encoded = index
             .encode()
@@ -142,7 +144,10 @@ impl Store {
         if let Err(err) = publish(&self.index_path(&layer), &encoded) {
             self.caching_failed(&err);
         }
-        Ok(self.opened(index, files, source, blob))
+        // Other files now; the old ones' lock kept eviction away until here.
+        let new_files = Arc::new(LayerFiles::open(&dir)?);
+        drop(files);
+        Ok(self.opened(index, new_files, source, blob))
     }
 
     fn opened(
