@@ -18,12 +18,15 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use super::StoreError;
 
+/// Between two looks at a lock that somebody has. A `flock` that waits could not be given up: a thread in it
+/// would keep the whole program from ending.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Data that is not complete or not checked yet.
 const NEW_DATA: &str = "data.new";
 
@@ -39,14 +42,14 @@ pub(super) struct LayerFiles {
 pub(super) struct Locked(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl LayerFiles {
-    /// Opens or creates the files of the layer in `dir` and takes the shared lock.
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// Opens or creates the files of the layer in `dir` and takes the shared lock. Waits at most for an eviction.
+    pub(super) async fn open(dir: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
         let lock_path = dir.join("lock");
         let lock = open(&lock_path)?;
-        // Waits at most for an eviction of this layer, which takes milliseconds.
-        flock(&lock, FlockOperation::LockShared)
-            .map_err(|err| StoreError::io("lock", &lock_path)(err.into()))?;
+        while !try_lock(&lock, &lock_path, FlockOperation::NonBlockingLockShared)? {
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
         Ok(Self {
             data: open(&dir.join("data"))?,
             present: open(&dir.join("present"))?,
@@ -191,22 +194,33 @@ impl EvictableLayer {
 }
 
 impl Locked {
-    /// Takes the lock, waiting for whoever has it.
-    pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
-        let file = open(path)?;
-        flock(&file, FlockOperation::LockExclusive)
-            .map_err(|err| StoreError::io("lock", path)(err.into()))?;
-        Ok(Self(file))
+    /// Takes the lock, waiting for whoever has it, however long; `waiting` is called once before that.
+    pub(super) async fn take(path: &Path, waiting: impl FnOnce()) -> Result<Self, StoreError> {
+        if let Some(lock) = Self::try_take(path)? {
+            return Ok(lock);
+        }
+        waiting();
+        loop {
+            tokio::time::sleep(LOCK_PAUSE).await;
+            if let Some(lock) = Self::try_take(path)? {
+                return Ok(lock);
+            }
+        }
     }
 
     /// Takes the lock if nobody has it.
     pub(super) fn try_take(path: &Path) -> Result<Option<Self>, StoreError> {
         let file = open(path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(err) => Err(StoreError::io("lock", path)(err.into())),
-        }
+        let taken = try_lock(&file, path, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(taken.then_some(Self(file)))
+    }
+}
+
+fn try_lock(file: &File, path: &Path, operation: FlockOperation) -> Result<bool, StoreError> {
+    match flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(err) => Err(StoreError::io("lock", path)(err.into())),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
+use super::files::Locked;
 use super::{DEFAULT_LIMIT, LayerReader, Progress, Store, StoreError};
 use crate::oci::{Descriptor, Digest};
 use crate::source::{BlobSource, ByteStream, Resolved, SourceError, Traffic};
@@ -131,4 +132,35 @@ async fn eviction_takes_what_a_killed_first_contact_left() {
     drop(reader);
     assert!(store.enforce_limit().unwrap().bytes >= 100_000);
     assert!(!left.exists());
+}
+
+/// Who waits for a lock must be able to stop: a thread that waited in `flock` once kept Ctrl-C from ending
+/// `imgfs mount` until the other process was done.
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_for_another_process_can_be_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (blob, _) = tar(b"x");
+    let (source, descriptor) = memory(&blob);
+    let store = Store::open(dir.path(), 0).unwrap();
+    let layer_dir = store.layer_dir(&descriptor.digest);
+    std::fs::create_dir_all(&layer_dir).unwrap();
+    for lock in ["build", "lock"] {
+        let held = Locked::try_take(&layer_dir.join(lock)).unwrap();
+        assert!(held.is_some());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (source, descriptor, path) = (
+            Arc::clone(&source),
+            descriptor.clone(),
+            dir.path().to_owned(),
+        );
+        let waiting = runtime.spawn(async move { open(&path, &source, &descriptor).await });
+        let limit = std::time::Duration::from_millis(100);
+        assert!(tokio::time::timeout(limit, waiting).await.is_err());
+        // Waits for threads that block.
+        tokio::task::spawn_blocking(move || drop(runtime))
+            .await
+            .unwrap();
+        drop(held);
+    }
+    assert!(open(dir.path(), &source, &descriptor).await.is_ok());
 }
