@@ -8,7 +8,10 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use imgfs::layer::{Codec, Content, EntryKind, LayerIndex, Piece, Scanner, SpanDecoder};
+use imgfs::layer::{
+    Codec, Content, EntryKind, LayerIndex, MAX_SPAN_COMPRESSED, Piece, ScanError, Scanner,
+    SpanDecoder,
+};
 use imgfs::oci::Digest;
 
 /// Bytes that compress about as well as binaries do, from a fixed seed.
@@ -481,5 +484,23 @@ fn gnu_tar_and_bsdtar_write_what_we_read() {
             }
         }
         assert_eq!(seen, 2, "{program:?}");
+    }
+}
+
+/// Blocks and frames that decode to nothing never end a span: its compressed bytes once grew without a bound, in
+/// memory while its window was followed, and again at each fetch.
+#[test]
+fn what_decodes_to_nothing_does_not_grow_without_a_bound() {
+    let mut skipped = b"\x50\x2a\x4d\x18\0\0\0\x7f".to_vec();
+    skipped.resize(8 + (1 << 20), 0);
+    let gzip_start = b"\x1f\x8b\x08\0\0\0\0\0\0\xff".to_vec();
+    let empty_blocks = b"\0\0\0\xff\xff".repeat(1 << 18);
+    for (start, more) in [(skipped, vec![0; 1 << 20]), (gzip_start, empty_blocks)] {
+        let mut scanner = Scanner::new();
+        let mut sink = |_| Some(Vec::new());
+        scanner.push(&start, &mut sink).unwrap();
+        let limit = MAX_SPAN_COMPRESSED as usize / more.len() + 2;
+        let error = (0..limit).find_map(|_| scanner.push(&more, &mut sink).err());
+        assert_eq!(error, Some(ScanError::SpanTooLarge));
     }
 }

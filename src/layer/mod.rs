@@ -22,8 +22,8 @@ pub use index::{IndexError, LayerIndex};
 pub use pass::{Content, ContentResult, LayerError};
 pub use scan::{Codec, PIECE_SIZE, Piece, ScanError, ScannedSpan, Scanner};
 pub use span::{
-    Checkpoint, Hash, MAX_LAYER_SIZE, MAX_SPAN_SIZE, MEMBER_SPAN_SIZE, SPAN_SIZE, Span, SpanTable,
-    SpanTableError,
+    Checkpoint, Hash, MAX_LAYER_SIZE, MAX_SPAN_COMPRESSED, MAX_SPAN_SIZE, MEMBER_SPAN_SIZE,
+    SPAN_SIZE, Span, SpanTable, SpanTableError,
 };
 pub use tar::{TarError, TarScanner};
 pub use toc::{Entry, EntryKind, Extent, Mtime, Toc, TocBuilder, TocError, Xattrs};

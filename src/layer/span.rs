@@ -22,6 +22,9 @@ pub const MEMBER_SPAN_SIZE: u64 = SPAN_SIZE / 2;
 /// Largest span, in uncompressed bytes: protects memory from a deflate block that never ends. Real writers end
 /// blocks after 16 to 32 Ki symbols, at most 8 MiB.
 pub const MAX_SPAN_SIZE: u64 = 64 << 20;
+/// Largest span, in bytes of the blob: a span's bytes are fetched into memory before they are checked. Compressors
+/// make data hardly larger than it was; much more is blocks, members and frames that decode to nothing.
+pub const MAX_SPAN_COMPRESSED: u64 = 2 * MAX_SPAN_SIZE;
 /// Largest layer, in uncompressed bytes: protects the disk from bombs.
 pub const MAX_LAYER_SIZE: u64 = 256 << 30;
 
@@ -102,6 +105,9 @@ impl SpanTable {
             }
             if uncompressed.end - uncompressed.start > MAX_SPAN_SIZE {
                 return Err(SpanTableError("a span is too large"));
+            }
+            if compressed.end.saturating_sub(compressed.start) > MAX_SPAN_COMPRESSED {
+                return Err(SpanTableError("a span has too many compressed bytes"));
             }
             if compressed.start.checked_add(shared) != Some(compressed_end)
                 || compressed.end < compressed.start + shared

@@ -60,13 +60,18 @@ impl Store {
         let mut layers = Vec::new();
         let mut spans = Vec::new();
         for (digest, dir) in self.layers()? {
-            if disk_usage(&dir) == 0 {
+            let before = disk_usage(&dir);
+            if before == 0 {
                 continue;
             }
             let Some(layer) = EvictableLayer::try_open(&dir)? else {
                 evicted.in_use += 1;
                 continue;
             };
+            // Opening took away what a killed first contact left.
+            let left = before.saturating_sub(disk_usage(&dir));
+            evicted.bytes += left;
+            excess = excess.saturating_sub(left);
             let Some(LayerIndex { spans: table, .. }) = self.load_index(&digest, false)? else {
                 // Bytes without an index are of no use: what a killed first contact left behind.
                 let before = disk_usage(&dir);

@@ -7,6 +7,7 @@
 //!                      lock      shared lock: in use, spans stay; exclusive lock: eviction
 //!                      build     exclusive lock: somebody makes the index
 //!                      diff_id   the DiffId that the uncompressed bytes were found to have
+//!                      data.new  what a first contact has written so far; becomes `data` when all of it is right
 //! ```
 //!
 //! A span is marked present after its bytes are written. Nothing is synced: after a power failure a mark may
@@ -16,11 +17,18 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use super::StoreError;
+
+/// Between two looks at a lock that somebody has. A `flock` that waits could not be given up: a thread in it
+/// would keep the whole program from ending.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Data that is not complete or not checked yet.
+const NEW_DATA: &str = "data.new";
 
 /// Open files of one layer. While it lives nobody evicts spans of the layer.
 pub(super) struct LayerFiles {
@@ -34,14 +42,14 @@ pub(super) struct LayerFiles {
 pub(super) struct Locked(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl LayerFiles {
-    /// Opens or creates the files of the layer in `dir` and takes the shared lock.
-    pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
+    /// Opens or creates the files of the layer in `dir` and takes the shared lock. Waits at most for an eviction.
+    pub(super) async fn open(dir: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
         let lock_path = dir.join("lock");
         let lock = open(&lock_path)?;
-        // Waits at most for an eviction of this layer, which takes milliseconds.
-        flock(&lock, FlockOperation::LockShared)
-            .map_err(|err| StoreError::io("lock", &lock_path)(err.into()))?;
+        while !try_lock(&lock, &lock_path, FlockOperation::NonBlockingLockShared)? {
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
         Ok(Self {
             data: open(&dir.join("data"))?,
             present: open(&dir.join("present"))?,
@@ -65,12 +73,6 @@ impl LayerFiles {
             .write_all_at(&now().to_le_bytes(), position(span))
     }
 
-    /// Marks the spans 0 to `count` present, all at once.
-    pub(super) fn mark_all(&self, count: usize) -> io::Result<()> {
-        self.present
-            .write_all_at(&now().to_le_bytes().repeat(count), 0)
-    }
-
     /// Whether a span is marked present.
     pub(super) fn is_marked(&self, span: usize) -> io::Result<bool> {
         let mut mark = [0; 4];
@@ -86,15 +88,60 @@ impl LayerFiles {
         self.present.write_all_at(&[0; 4], position(span))
     }
 
-    /// Forgets all data, before the layer is fetched as a whole.
-    pub(super) fn clear(&self) -> io::Result<()> {
-        self.present.set_len(0)?;
-        self.data.set_len(0)
-    }
-
     /// When each of `count` spans was last used; 0 for those that are not there.
     pub(super) fn marks(&self, count: usize) -> io::Result<Vec<u32>> {
         read_marks(&self.present, count)
+    }
+}
+
+/// The data of a layer that is fetched as a whole. It grows beside the files in use: a process that has the layer
+/// open goes on reading those, and never meets a byte whose blob was not checked.
+pub(super) struct NewData {
+    data: Arc<File>,
+    dir: PathBuf,
+    published: bool,
+}
+
+impl NewData {
+    /// Empty data for the layer in `dir`. The caller holds the lock `build`, so what a killed process left there
+    /// may go.
+    pub(super) fn create(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(NEW_DATA);
+        remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
+        let data = OpenOptions::new().write(true).create_new(true).open(&path);
+        Ok(Self {
+            data: Arc::new(data.map_err(StoreError::io("create", &path))?),
+            dir: dir.to_owned(),
+            published: false,
+        })
+    }
+
+    /// The file, to be written at the bytes' own offsets. It may outlive this value, which then leads nowhere.
+    pub(super) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.data)
+    }
+
+    /// All `spans` spans are written and right: they take the place of what the layer had.
+    pub(super) fn publish(mut self, spans: usize) -> Result<(), StoreError> {
+        let path = self.dir.join("data");
+        std::fs::rename(self.dir.join(NEW_DATA), &path).map_err(StoreError::io("write", &path))?;
+        self.published = true;
+        // The marks come last: without them, or with old ones, nothing is served that is not checked first.
+        publish(
+            &self.dir.join("present"),
+            &now().to_le_bytes().repeat(spans),
+        )
+    }
+}
+
+impl Drop for NewData {
+    fn drop(&mut self) {
+        let path = self.dir.join(NEW_DATA);
+        if !self.published
+            && let Err(err) = remove_if_there(&path)
+        {
+            tracing::warn!("cannot remove {}: {err}", path.display());
+        }
     }
 }
 
@@ -111,6 +158,9 @@ impl EvictableLayer {
         let Some(lock) = Locked::try_take(&dir.join("lock"))? else {
             return Ok(None);
         };
+        // Who fetches a layer has it open, too: nobody is at this any more.
+        let left = dir.join(NEW_DATA);
+        remove_if_there(&left).map_err(StoreError::io("remove", &left))?;
         Ok(Some(Self {
             data: open(&dir.join("data"))?,
             present: open(&dir.join("present"))?,
@@ -144,29 +194,41 @@ impl EvictableLayer {
 }
 
 impl Locked {
-    /// Takes the lock, waiting for whoever has it.
-    pub(super) fn take(path: &Path) -> Result<Self, StoreError> {
-        let file = open(path)?;
-        flock(&file, FlockOperation::LockExclusive)
-            .map_err(|err| StoreError::io("lock", path)(err.into()))?;
-        Ok(Self(file))
+    /// Takes the lock, waiting for whoever has it, however long; `waiting` is called once before that.
+    pub(super) async fn take(path: &Path, waiting: impl FnOnce()) -> Result<Self, StoreError> {
+        if let Some(lock) = Self::try_take(path)? {
+            return Ok(lock);
+        }
+        waiting();
+        loop {
+            tokio::time::sleep(LOCK_PAUSE).await;
+            if let Some(lock) = Self::try_take(path)? {
+                return Ok(lock);
+            }
+        }
     }
 
     /// Takes the lock if nobody has it.
     pub(super) fn try_take(path: &Path) -> Result<Option<Self>, StoreError> {
         let file = open(path)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self(file))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(err) => Err(StoreError::io("lock", path)(err.into())),
-        }
+        let taken = try_lock(&file, path, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(taken.then_some(Self(file)))
+    }
+}
+
+fn try_lock(file: &File, path: &Path, operation: FlockOperation) -> Result<bool, StoreError> {
+    match flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(err) => Err(StoreError::io("lock", path)(err.into())),
     }
 }
 
 /// Disk space a layer's data takes, in bytes; 0 if there is none.
 pub(super) fn disk_usage(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(dir.join("data")).map_or(0, |metadata| metadata.blocks() * 512)
+    let used = |name| std::fs::metadata(dir.join(name)).map_or(0, |data| data.blocks() * 512);
+    used("data") + used(NEW_DATA)
 }
 
 /// Writes a small file beside its place and moves it there: readers see the old or the new one.
@@ -188,6 +250,13 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> 
         Ok(bytes) => Ok(Some(bytes)),
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(err) => Err(StoreError::io("read", path)(err)),
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
+        _ => Ok(()),
     }
 }
 

@@ -9,6 +9,9 @@
 //! Between the stages are short channels, so memory stays bounded and the slowest stage decides. Nothing
 //! counts before the blob's digest is right: only then are the spans marked present and the index published.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
@@ -16,7 +19,7 @@ use std::sync::mpsc as std_mpsc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::files::LayerFiles;
+use super::files::NewData;
 use super::parts::BlobStream;
 use super::{Store, StoreError};
 use crate::layer::{
@@ -43,24 +46,18 @@ impl Progress {
     }
 }
 
-/// Streams the blob once. Gives its index; the decoded bytes are in `files` and marked present, unless the
-/// disk is full.
+/// Streams the blob once. Gives its index; the decoded bytes are in the files in `dir` and marked present, unless
+/// the disk is full. Who has the files open sees nothing of it.
 pub(super) async fn index_layer(
     store: &Store,
     source: Arc<dyn BlobSource>,
     blob: &Descriptor,
-    files: &Arc<LayerFiles>,
+    dir: &Path,
     progress: &Progress,
 ) -> Result<LayerIndex, StoreError> {
     let layer = blob.digest;
     progress.done.store(0, Ordering::Relaxed);
-    if let Err(cause) = files.clear() {
-        return Err(StoreError::Io {
-            action: "clear",
-            path: store.layer_dir(&layer),
-            cause,
-        });
-    }
+    let data = NewData::create(dir)?;
     let (to_hash, hash_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
     let (to_scan, scan_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
     let (to_content, content_input) = std_mpsc::sync_channel::<Piece>(DECODED_PIECES);
@@ -68,7 +65,7 @@ pub(super) async fn index_layer(
 
     let hash = tokio::task::spawn_blocking(move || hash_stage(layer, hash_input));
     let scan = tokio::task::spawn_blocking(move || scan_stage(scan_input, &to_content, &recycled));
-    let writer = Arc::clone(files);
+    let writer = data.file();
     let content =
         tokio::task::spawn_blocking(move || content_stage(&content_input, &recycle, &writer));
 
@@ -104,20 +101,11 @@ pub(super) async fn index_layer(
         }
         join(blob, scanned, content)
     });
-    match result {
-        Ok((index, all_written)) => {
-            if all_written && let Err(err) = files.mark_all(index.spans.len()) {
-                store.caching_failed(&err);
-            }
-            Ok(index)
-        }
-        Err(err) => {
-            if let Err(cause) = files.clear() {
-                tracing::warn!("cannot clear the data of layer {layer}: {cause}");
-            }
-            Err(err)
-        }
+    let (index, all_written) = result?;
+    if all_written && let Err(err) = data.publish(index.spans.len()) {
+        store.caching_failed(&err);
     }
+    Ok(index)
 }
 
 fn join(
@@ -181,7 +169,7 @@ fn scan_stage(
 fn content_stage(
     input: &std_mpsc::Receiver<Piece>,
     recycle: &std_mpsc::SyncSender<Vec<u8>>,
-    files: &LayerFiles,
+    data: &File,
 ) -> (Result<ContentResult, LayerError>, Option<std::io::Error>) {
     let mut content = Content::new();
     let mut position = 0;
@@ -198,7 +186,7 @@ fn content_stage(
             return (Err(err.into()), write_error);
         }
         if write_error.is_none() {
-            write_error = files.write(position, &bytes).err();
+            write_error = data.write_all_at(&bytes, position).err();
         }
         position += bytes.len() as u64;
         // A full return channel only means that the buffer is freed instead.

@@ -20,6 +20,8 @@ mod files;
 mod first_contact;
 mod parts;
 mod reader;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,7 +117,7 @@ impl Store {
         progress: &Progress,
     ) -> Result<OpenLayer, StoreError> {
         let dir = self.layer_dir(&blob.digest);
-        let files = Arc::new(LayerFiles::open(&dir)?);
+        let files = Arc::new(LayerFiles::open(&dir).await?);
         if let Some(index) = self.load_index(&blob.digest, false)? {
             return Ok(self.opened(index, files, source, blob));
         }
@@ -125,16 +127,16 @@ impl Store {
             .await
             .map_err(|_| StoreError::Worker("queue"))?;
         // Another process may be at it: one does the work, the others wait and find the index.
-        let build = dir.join("build");
-        let lock = tokio::task::spawn_blocking(move || Locked::take(&build));
-        let _lock = lock
-            .await
-            .map_err(|_| StoreError::Worker("waiting for another process"))??;
+        let _lock = Locked::take(&dir.join("build"), || {
+            let layer = blob.digest.short();
+            tracing::info!("layer {layer}: waiting for another process that fetches it");
+        })
+        .await?;
         if let Some(index) = self.load_index(&blob.digest, false)? {
             return Ok(self.opened(index, files, source, blob));
         }
         let index =
-            first_contact::index_layer(self, Arc::clone(source), blob, &files, progress).await?;
+            first_contact::index_layer(self, Arc::clone(source), blob, &dir, progress).await?;
         let layer = blob.digest;
         let encoded = index
             .encode()
@@ -142,7 +144,10 @@ impl Store {
         if let Err(err) = publish(&self.index_path(&layer), &encoded) {
             self.caching_failed(&err);
         }
-        Ok(self.opened(index, files, source, blob))
+        // Other files now; the old ones' lock kept eviction away until here.
+        let new_files = Arc::new(LayerFiles::open(&dir).await?);
+        drop(files);
+        Ok(self.opened(index, new_files, source, blob))
     }
 
     fn opened(

@@ -283,8 +283,13 @@ impl<'a> Pass<'_, 'a> {
             let place = builder.place(current, name);
             let there = builder.at(&place);
             let Child::Node(node) = there else {
-                if name.len() > MAX_NAME {
-                    let kind = WarningKind::NameTooLong;
+                // `hidden` saw the entry's own name, not where links lead.
+                let odd = match name {
+                    _ if name.len() > MAX_NAME => Some(WarningKind::NameTooLong),
+                    _ if name.contains(&0) => Some(WarningKind::NulInName),
+                    _ => None,
+                };
+                if let Some(kind) = odd {
                     builder.warn(self.layer, entry.path, kind);
                     return Ok(None);
                 }

@@ -486,6 +486,14 @@ fn what_the_kernel_cannot_name_is_hidden() {
     check_warning(&[&[&link, "l/x"]], &[&link], WarningKind::NameTooLong);
 }
 
+/// The target of a link in an index that somebody tampered with (the tar reader lets none through) once made a
+/// directory with a zero byte in its name. Found by fuzzing.
+#[test]
+fn a_link_to_a_name_with_a_zero_byte_makes_no_directory() {
+    let link = "l -> a\0b";
+    check_warning(&[&[link, "l/x"]], &[link], WarningKind::NulInName);
+}
+
 #[test]
 fn deep_trees_and_large_directories() {
     let deep = "d/".repeat(2000);

@@ -61,8 +61,7 @@ impl GzipScan {
                     if input.iter().any(|byte| *byte != 0) {
                         return Err(invalid(progress));
                     }
-                    progress.consumed(input);
-                    return Ok(());
+                    return progress.consumed(input);
                 }
                 Place::BetweenMembers => {
                     progress.member_start(Checkpoint::MemberStart, sink)?;
@@ -103,7 +102,7 @@ impl GzipScan {
             .run(input, space, stop)
             .map_err(|_| invalid(progress))?;
         let consumed = input.get(..step.consumed).unwrap_or_default();
-        progress.consumed(consumed);
+        progress.consumed(consumed)?;
         progress.produced(step.produced)?;
         self.follow_window(consumed, &step, progress)?;
         if step.ended {

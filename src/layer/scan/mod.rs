@@ -13,7 +13,10 @@
 mod gzip;
 mod zstd;
 
-use super::span::{Checkpoint, Hash, MAX_LAYER_SIZE, MAX_SPAN_SIZE, MEMBER_SPAN_SIZE, SPAN_SIZE};
+use super::span::{
+    Checkpoint, Hash, MAX_LAYER_SIZE, MAX_SPAN_COMPRESSED, MAX_SPAN_SIZE, MEMBER_SPAN_SIZE,
+    SPAN_SIZE,
+};
 
 /// Size of the pieces in which decoded bytes are handed on: fits in the caches of a core, costs few calls.
 pub const PIECE_SIZE: usize = 256 << 10;
@@ -90,6 +93,11 @@ pub enum ScanError {
         "a deflate block has more than {MAX_SPAN_SIZE} uncompressed bytes (limit against bombs)"
     )]
     BlockTooLarge,
+    /// More than [`MAX_SPAN_COMPRESSED`] bytes of the blob that decode to next to nothing.
+    #[error(
+        "more than {MAX_SPAN_COMPRESSED} bytes decode to hardly anything (limit against bombs)"
+    )]
+    SpanTooLarge,
     /// The callback wants no more.
     #[error("stopped")]
     Stopped,
@@ -245,7 +253,7 @@ impl Progress {
             if let Some(space) = space.get_mut(..count) {
                 space.copy_from_slice(now);
             }
-            self.consumed(now);
+            self.consumed(now)?;
             self.produced(count)?;
             input = later;
         }
@@ -277,9 +285,13 @@ impl Progress {
     }
 
     /// Notes input bytes as used.
-    fn consumed(&mut self, bytes: &[u8]) {
+    fn consumed(&mut self, bytes: &[u8]) -> Result<(), ScanError> {
         self.hasher.update(bytes);
         self.compressed += bytes.len() as u64;
+        if self.compressed - self.span_compressed_start > MAX_SPAN_COMPRESSED {
+            return Err(ScanError::SpanTooLarge);
+        }
+        Ok(())
     }
 
     /// Notes decoded bytes in the buffer.

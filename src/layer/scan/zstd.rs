@@ -112,8 +112,7 @@ impl ZstdScan {
                 return Err(invalid(progress));
             }
         }
-        progress.consumed(input);
-        Ok(())
+        progress.consumed(input)
     }
 
     /// Follows the structure over bytes that do not reach beyond the current part.

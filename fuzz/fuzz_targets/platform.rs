@@ -1,0 +1,4 @@
+//! Platforms.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| imgfs_fuzz::platform(data));

@@ -1,0 +1,174 @@
+#!/usr/bin/env python3
+"""Writes small valid inputs for each fuzz target: seeds.py DIR makes DIR/TARGET/NAME."""
+
+import gzip
+import io
+import json
+import pathlib
+import struct
+import sys
+import tarfile
+import zlib
+
+
+def make_tar(tar_format):
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tar_format) as tar:
+
+        def add(name, kind=tarfile.REGTYPE, content=b"", link="", **fields):
+            info = tarfile.TarInfo(name)
+            info.type, info.size, info.linkname = kind, len(content), link
+            info.mtime = 1.7e9 + 0.5 if tar_format == tarfile.PAX_FORMAT else 1_700_000_000
+            for field, value in fields.items():
+                setattr(info, field, value)
+            tar.addfile(info, io.BytesIO(content))
+
+        add("./", tarfile.DIRTYPE, mode=0o755)
+        add("a/", tarfile.DIRTYPE, mode=0o1777)
+        add("a/b", content=b"hello" * 200, mode=0o4755, uid=1000 if tar_format == tarfile.USTAR_FORMAT else 3_000_000)
+        add("a/l", tarfile.SYMTYPE, link="../a/b")
+        add("s", tarfile.SYMTYPE, link="a")
+        add("s/below", content=b"x")
+        add("a/h", tarfile.LNKTYPE, link="a/b")
+        add("a/.wh.gone")
+        add("a/.wh..wh..opq")
+        add("dev", tarfile.CHRTYPE, devmajor=1, devminor=3)
+        add("pipe", tarfile.FIFOTYPE)
+        if tar_format != tarfile.USTAR_FORMAT:
+            add("long/" + "n" * 150, content=b"y" * 513)
+            add("a/link", tarfile.SYMTYPE, link="t" * 120)
+        if tar_format == tarfile.PAX_FORMAT:
+            headers = {"mtime": "-5.5", "SCHILY.xattr.user.a": "b", "LIBARCHIVE.xattr.user.c": "ZA"}
+            add("x", content=b"z", pax_headers=headers)
+            sparse = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "sp",
+                      "GNU.sparse.realsize": "4096"}
+            add("GNUSparseFile.0/sp", content=b"1\n1024\n4\n".ljust(512, b"\0") + b"data", pax_headers=sparse)
+            old = {"GNU.sparse.map": "0,2,9,2", "GNU.sparse.size": "11"}
+            add("sp01", content=b"abcd", pax_headers=old)
+    return out.getvalue()[:-8192]
+
+
+def old_sparse():
+    header = bytearray(512)
+    header[0:6] = b"sparse"
+    header[100:107], header[124:135], header[136:147] = b"0000644", b"00000000004", b"00000000000"
+    header[156], header[257:265] = ord("S"), b"ustar  \0"
+    header[386:397], header[398:409], header[483:494] = b"00000001000", b"00000000004", b"00000002000"
+    header[148:156] = b" " * 8
+    header[148:155] = b"%06o\0" % sum(header)
+    return bytes(header) + b"data".ljust(512, b"\0") + bytes(1024)
+
+
+def deflate(data, level=6, strategy=zlib.Z_DEFAULT_STRATEGY, every=0):
+    writer = zlib.compressobj(level, zlib.DEFLATED, -15, 8, strategy)
+    out = b""
+    for start in range(0, len(data), every or len(data)):
+        out += writer.compress(data[start : start + (every or len(data))])
+        if every:
+            out += writer.flush(zlib.Z_SYNC_FLUSH)
+    return out + writer.flush()
+
+
+def toc(layer_size=4096):
+    def record(kind, flags, path, link, mode, xattrs, size, value):
+        return struct.pack("<BBHHHIIIIqQQ", kind, flags, len(path), len(link), mode, 1, 2, 5, xattrs, -3, size, value)
+
+    names = [b"./", b"a", b"sp", b"l", b"h", b"c", b"d/.wh.x", b"d/.wh..wh..opq", b"f"]
+    links = [b"", b"", b"", b"../a", b"a", b"", b"", b"", b""]
+    kinds = [1, 0, 0, 2, 3, 4, 0, 0, 6]
+    sizes = [0, 3, 100, 0, 0, 0, 0, 0, 0]
+    values = [0, 512, 1, 0, 0, 1 << 32 | 3, 0, 0, 0]
+    records = b"".join(
+        record(kind, int(i == 2), names[i], links[i], 0o755, int(i == 1), sizes[i], values[i])
+        for i, kind in enumerate(kinds)
+    )
+    strings = b"".join(name + link for name, link in zip(names, links))
+    extents = struct.pack("<QQQ", 5, 1024, 10)
+    xattrs = struct.pack("<IHI", 1, 6, 2) + b"user.a" + b"1\0"
+    return b"".join(struct.pack("<Q", len(part)) + part for part in (records, strings, extents, xattrs))
+
+
+def index(checkpoints):
+    """checkpoints: (kind, bits, window, compressed start, compressed end) of each span of 512 bytes."""
+    records, windows, end = b"", b"", 0
+    for kind, bits, window, start, stop in checkpoints:
+        end += 512
+        records += struct.pack("<QQQIBBH", start, stop, end, len(window), kind, bits, 0) + bytes(64)
+        windows += window
+    table = toc() if end >= 4096 else struct.pack("<4Q", 0, 0, 0, 0)
+    lengths = struct.pack("<HHH", len(table), len(records), len(windows))
+    codec = {0: 0, 1: 1, 2: 1}.get(checkpoints[0][0], 2)
+    return bytes([codec]) + struct.pack("<QQ", checkpoints[-1][4], end) + lengths + table + records + windows + bytes(32)
+
+
+DIGEST = "sha256:" + "ab" * 32
+DESCRIPTOR = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": DIGEST, "size": 7}
+TARS = {
+    "ustar": make_tar(tarfile.USTAR_FORMAT),
+    "gnu": make_tar(tarfile.GNU_FORMAT),
+    "pax": make_tar(tarfile.PAX_FORMAT),
+    "old-sparse": old_sparse(),
+    "empty": bytes(1024),
+}
+ZEROS = bytes(3 << 20)
+PATTERN = bytes(i * i >> 7 & 255 for i in range(1 << 16)) * 40
+SEEDS = {
+    "tar": TARS,
+    "layer": {
+        **{f"plain-{name}": b"\0" + data for name, data in TARS.items()},
+        "gzip": b"\0" + gzip.compress(TARS["pax"], mtime=0),
+        "members": b"\0" + gzip.compress(TARS["gnu"][:1000], mtime=0) + gzip.compress(TARS["gnu"][1000:], mtime=0),
+        "padded": b"\0" + gzip.compress(TARS["ustar"], mtime=0) + bytes(20),
+        "zeros": b"\1" + deflate(ZEROS),
+        "blocks": b"\1" + deflate(ZEROS, every=1 << 18),
+        "fixed": b"\1" + deflate(PATTERN, strategy=zlib.Z_FIXED, every=1 << 18),
+        "pattern": b"\1" + deflate(PATTERN, every=200_000),
+        "zstd": b"\0\x28\xb5\x2f\xfd\x24\x05\x29\0\0hello\x50\x2a\x4d\x18\x02\0\0\0ab",
+    },
+    "spans": {
+        f"codec-{codec}": bytes([codec])
+        + b"".join(struct.pack("<BHB", kind, length, seed) for kind, length, seed in steps)
+        for codec in (0, 1, 2, 3, 12, 13, 18, 19)
+        for steps in [[(1, 9000, 3), (3, 0, 0), (0, 16384, 0), (2, 3000, 9), (4, 0, 0), (1, 20000, 7), (5, 0, 0),
+                       (0, 9000, 0), (3, 0, 0), (1, 12000, 11)]]
+    },
+    "index": {
+        "stored": index([(0, 0, b"", i * 512, i * 512 + 512) for i in range(9)]),
+        "gzip": index([(1, 0, b"", 0, 90)] + [(2, 3, b"\x05\x00\x05abcde", 89 + i, 91 + i) for i in range(9)]),
+        "zstd": index([(3, 0, b"", 0, 100), (4, 0, b"", 100, 180), (3, 0, b"", 180, 300)]),
+    },
+    "toc": {"all-kinds": struct.pack("<Q", 4096) + toc(), "empty": bytes(40)},
+    "manifest": {
+        "manifest": b"\0" + json.dumps({"schemaVersion": 2, "config": DESCRIPTOR, "layers": [DESCRIPTOR],
+                                        "annotations": {"a": "b"}}).encode(),
+        "index": b"\1" + json.dumps({"schemaVersion": 2, "manifests": [
+            DESCRIPTOR | {"platform": {"os": "linux", "architecture": "arm", "variant": "v7", "os.version": "1",
+                                       "os.features": ["x"]}}]}).encode(),
+        "config": b"\0" + json.dumps({"os": "linux", "architecture": "amd64", "config": {"Env": ["A=b"]},
+                                      "rootfs": {"type": "layers", "diff_ids": [DIGEST]}}).encode(),
+        "schema1": b"\0" + b'{"schemaVersion":1,"fsLayers":[]}',
+    },
+    "reference": {str(i): text.encode() for i, text in enumerate([
+        "golang", "ghcr.io/owner/name:tag", "host:5000/name@" + DIGEST, "[::1]:5000/a/b:c", "localhost/x",
+        "oci:dir:tag", "oci:/a/b@" + DIGEST, "docker-archive:a.tar:name:tag", "docker://alpine:3.20", "a/b",
+        "index.docker.io/library/x", "docker-archive:x"])},
+    "platform": {str(i): text.encode() for i, text in enumerate([
+        "linux/amd64", "linux", "arm64", "linux/arm/v7", "windows(10.0.17763+win32k)/amd64", "x86_64", "armhf",
+        "linux/amd64/v3", "i386", "linux(+a)/aarch64/v8.2"])},
+    "challenge": {str(i): text.encode() for i, text in enumerate([
+        'Bearer realm="https://a/token",service="s",scope="repository:x:pull"', 'Basic realm="a\\"b"',
+        'Basic realm=x, Bearer realm="y" , scope=a:b', "Negotiate, NTLM abc==", "=,,"])},
+}
+
+
+def main():
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    for target, seeds in SEEDS.items():
+        directory = pathlib.Path(sys.argv[1]) / target
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, data in seeds.items():
+            (directory / name).write_bytes(data)
+
+
+main()
