@@ -25,6 +25,7 @@ pub(super) async fn serve(
     quiet: bool,
     report: bool,
 ) -> anyhow::Result<()> {
+    fs::check_device()?;
     if clear(&plan.dir)? == Cleared::DeadMount && !quiet {
         output::message(&format!(
             "replacing a dead mount on {}: its process was killed",

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::mount::{Pull, Request};
 use crate::oci::{Platform, Reference};
@@ -13,6 +14,8 @@ use crate::store::Store;
 
 /// Threads for blocking work: three for each of four layers at first contact, and the reads of a mount.
 const BLOCKING_THREADS: usize = 32;
+/// Open files we allow ourselves, if the hard limit does.
+const OPEN_FILES: u64 = 4096;
 
 #[derive(Args)]
 pub(super) struct Globals {
@@ -89,12 +92,27 @@ impl ImageOptions {
 
 /// A runtime for the network, with threads for blocking work beside.
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    raise_open_files();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder
         .worker_threads(2)
         .max_blocking_threads(BLOCKING_THREADS)
         .enable_all();
     builder.build().context("cannot start threads")
+}
+
+/// A layer has three files open, and images can have 127 layers: more than the 256 or 1024 that are usual.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit
+        .maximum
+        .map_or(OPEN_FILES, |most| most.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < wanted) {
+        limit.current = Some(wanted);
+        if let Err(err) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!("the limit on open files stays: {err}");
+        }
+    }
 }
 
 fn default_cache_dir() -> anyhow::Result<PathBuf> {

@@ -16,4 +16,4 @@ mod tests;
 
 pub use error::FsError;
 pub use image::{Attributes, BLOCK_SIZE, DirectoryEntry, FilesystemSize, ImageFs};
-pub use session::{MountError, MountOptions, Mounted, Unmounter, serve};
+pub use session::{MountError, MountOptions, Mounted, Unmounter, check_device, serve};

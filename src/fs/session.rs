@@ -45,6 +45,13 @@ pub struct MountOptions {
 /// Why a mount or unmount failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
+    /// There is no way to the kernel.
+    #[error("cannot open /dev/fuse{}", device_hint(.source))]
+    Device {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The mount call, `fusermount3` or the handshake.
     #[error("cannot mount on {}", .mountpoint.display())]
     Mount {
@@ -84,6 +91,17 @@ pub struct Mounted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unmounter {
     mountpoint: PathBuf,
+}
+
+/// Whether this process may use FUSE at all, asked before anything is fetched.
+pub fn check_device() -> Result<(), MountError> {
+    let device = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse");
+    device
+        .map(drop)
+        .map_err(|source| MountError::Device { source })
 }
 
 /// Mounts `image` and serves it on threads of its own; `runtime` runs the reads that have to wait.
@@ -217,6 +235,19 @@ fn config(options: &MountOptions) -> Config {
 
 fn either<T>(on: bool, yes: T, no: T) -> T {
     if on { yes } else { no }
+}
+
+/// What to do when /dev/fuse cannot be opened.
+fn device_hint(err: &io::Error) -> &'static str {
+    match err.kind() {
+        io::ErrorKind::NotFound => {
+            " (is the kernel module loaded? in a container, was it given --device /dev/fuse?)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            " (mounting as an ordinary user needs a /dev/fuse that everybody may open)"
+        }
+        _ => "",
+    }
 }
 
 /// fuser joins options with commas and escapes nothing.

@@ -31,7 +31,7 @@ pub fn clear(dir: &Path) -> anyhow::Result<Cleared> {
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
             bail!("{0} does not exist: run `mkdir {0}` first", dir.display())
         }
-        Err(err) if err.raw_os_error() == Some(libc::ENOTCONN) => {
+        Err(err) if is_dead(&err) => {
             if imgfs_mounted_on(dir)?.is_none() {
                 bail!(
                     "the mount on {} is dead and not of imgfs: unmount it first",
@@ -43,6 +43,14 @@ pub fn clear(dir: &Path) -> anyhow::Result<Cleared> {
         }
         Err(err) => Err(err).with_context(|| format!("cannot look at {}", dir.display())),
     }
+}
+
+/// What the kernel answers for a mount whose process is gone, or goes while it is asked.
+fn is_dead(err: &std::io::Error) -> bool {
+    matches!(
+        err.raw_os_error(),
+        Some(libc::ENOTCONN | libc::ECONNABORTED)
+    )
 }
 
 /// The source (image) of the imgfs mount right on `dir`, if there is one.

@@ -43,9 +43,12 @@ struct FlightState {
     ahead: ReadAhead,
 }
 
-/// Grows while reads go on where the last fetch ended, and shrinks at once when they do not.
+/// Grows while reads go on where the last fetch ended or inside of what it still brings, and shrinks at once when
+/// they do not.
 #[derive(Default)]
 struct ReadAhead {
+    /// The furthest spans asked for by this sequence of reads.
+    last: Range<usize>,
     /// First span behind the last fetch.
     next: usize,
     /// How many spans to fetch beyond those asked for.
@@ -55,13 +58,21 @@ struct ReadAhead {
 impl ReadAhead {
     /// A read needs the missing spans `wanted`: how far to fetch.
     fn extend(&mut self, wanted: &Range<usize>) -> usize {
-        let sequential = wanted.start == self.next && self.next > 0;
-        self.window = if sequential {
-            (self.window * 2).clamp(1, MAX_AHEAD)
-        } else {
-            0
-        };
-        self.next = wanted.end + self.window;
+        // A network slower than the reader is met inside the window: there the spans are on their way. Several
+        // requests of the kernel may also wait for one span.
+        let sequential = self.next > 0 && (self.last.start..=self.next).contains(&wanted.start);
+        if !sequential {
+            self.window = 0;
+            self.next = wanted.end;
+            self.last = wanted.clone();
+        } else if wanted.end > self.last.end {
+            // Each span on its own would be a request on its own: only when half of the window is used up.
+            if self.next.saturating_sub(wanted.end) <= self.window / 2 {
+                self.window = (self.window * 2).clamp(1, MAX_AHEAD);
+                self.next = self.next.max(wanted.end + self.window);
+            }
+            self.last = wanted.clone();
+        }
         self.next
     }
 }
@@ -294,5 +305,17 @@ mod tests {
         assert_eq!(ahead.extend(&(10..11)), 15);
         assert_eq!(ahead.extend(&(100..101)), 101, "elsewhere: nothing ahead");
         assert_eq!(ahead.extend(&(3..4)), 4);
+    }
+
+    #[test]
+    fn a_reader_faster_than_the_network_still_reads_ahead() {
+        let mut ahead = ReadAhead::default();
+        ahead.extend(&(0..1));
+        assert_eq!(ahead.extend(&(1..2)), 3);
+        assert_eq!(ahead.extend(&(2..3)), 5, "2 is on its way");
+        assert_eq!(ahead.extend(&(3..4)), 8, "half of the window is used up");
+        assert_eq!(ahead.extend(&(3..4)), 8, "the same span again");
+        assert_eq!(ahead.extend(&(4..5)), 8, "not yet half");
+        assert_eq!(ahead.extend(&(5..6)), 14);
     }
 }

@@ -12,6 +12,7 @@ pub const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub const OCI_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 pub const OCI_TAR_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+pub const OCI_TAR_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 
 /// A layer: as distributed, and its uncompressed tar.
 #[derive(Debug, Clone)]
@@ -75,6 +76,30 @@ pub fn gzip_layer(tar: Bytes) -> Layer {
         blob: encoder.finish().unwrap().into(),
         tar,
     }
+}
+
+/// A layer compressed with zstd.
+pub fn zstd_layer(tar: Bytes) -> Layer {
+    Layer {
+        media_type: OCI_TAR_ZSTD,
+        blob: zstd::encode_all(&tar[..], 3).unwrap().into(),
+        tar,
+    }
+}
+
+/// A list of images, each for its platform (`os/architecture`).
+pub fn image_index(images: &[(&str, &Image)]) -> Bytes {
+    let entries: Vec<_> = images
+        .iter()
+        .map(|(platform, image)| {
+            let (os, architecture) = platform.split_once('/').unwrap();
+            let mut entry = json!(descriptor(&image.media_type, &image.manifest));
+            entry["platform"] = json!({"os": os, "architecture": architecture});
+            entry
+        })
+        .collect();
+    let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries});
+    index.to_string().into()
 }
 
 /// An image of these layers for `os/architecture`.
