@@ -38,7 +38,7 @@ const MAX_REQUEST: u32 = 1 << 20;
 /// Reads that the kernel may start ahead of any program; 16 by default, which a slow network fills at once.
 const MAX_BACKGROUND: u16 = 64;
 
-/// What to ask the kernel for; each is left out where it is not offered. Not READDIRPLUS_AUTO: it gives
+/// What to ask the kernel for; each is left out where it is not offered. Not `READDIRPLUS_AUTO`: it gives
 /// attributes with a directory's first piece only, and whoever then looks at every entry (find, ls -l, tar) pays
 /// a request for each (1,000,000 files: 30 s instead of 10).
 const WANTED: [InitFlags; 7] = [
