@@ -56,6 +56,9 @@ impl Globals {
             Some(dir) => dir.clone(),
             None => default_cache_dir()?,
         };
+        // Whoever serves a mount leaves the directory that a relative path is relative to.
+        let dir = std::path::absolute(&dir)
+            .with_context(|| format!("bad cache directory {}", dir.display()))?;
         let store = Store::open(&dir, self.cache_limit);
         Ok(Arc::new(store.context(
             "choose another place with --cache-dir or IMGFS_CACHE_DIR",

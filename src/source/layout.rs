@@ -50,8 +50,13 @@ impl OciLayout {
         let index = read_small(&dir.join("index.json"), MAX_MANIFEST_SIZE)?;
         let index = parse_index(&index, dir)?;
         let image = choose(&index, tag, digest.as_ref(), dir)?.clone();
+        // Whoever serves a mount leaves the directory that a relative path is relative to.
+        let dir = std::path::absolute(dir).map_err(|cause| SourceError::File {
+            path: dir.to_owned(),
+            cause,
+        })?;
         Ok(Self {
-            dir: dir.to_owned(),
+            dir,
             image,
             counters: Arc::default(),
         })

@@ -9,6 +9,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
+mod counterparts;
 mod first_contact;
 mod lazy;
 mod life;
@@ -18,6 +20,7 @@ mod mount8;
 mod process;
 mod rootfs;
 mod rot;
+mod sources;
 mod tree;
 mod trouble;
 mod usage;
@@ -63,6 +66,11 @@ fn plain(members: &[Member]) -> Layer {
 
 /// Three layers in three compressions, with everything that a layer can say.
 fn sample() -> Image {
+    sample_with(zstd)
+}
+
+/// The same with another compression in the middle.
+fn sample_with(middle_layer: fn(&[Member]) -> Layer) -> Image {
     let base = [
         dir("etc"),
         file("etc/release", "base\n"),
@@ -82,6 +90,7 @@ fn sample() -> Image {
         file("old/b", "b"),
         dir("hidden"),
         file("hidden/x", "x"),
+        dir("var"),
         dir("var/tmp").mode(0o1777),
         file("noise", noise(1, 3_000_000)),
     ];
@@ -100,7 +109,7 @@ fn sample() -> Image {
         dir("srv").mtime(1_700_000_000, 5),
         file("srv/a name with \"quotes\" and \u{fc}", "q"),
     ];
-    host_image(vec![gzip(&base), zstd(&middle), plain(&top)])
+    host_image(vec![gzip(&base), middle_layer(&middle), plain(&top)])
 }
 
 /// A `security.capability` of version 2: `cap_net_raw=ep`.

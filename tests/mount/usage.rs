@@ -127,3 +127,28 @@ fn a_cache_directory_that_cannot_be_used_names_the_option() {
         );
     }
 }
+
+/// The daemon leaves its directory for `/`, and once wrote what came later below that.
+#[test]
+fn a_relative_cache_directory_is_where_it_was_meant() {
+    let Some(world) = World::mounting() else {
+        return;
+    };
+    let reference = world.put(&sample());
+    let dir = world.mountpoint();
+    let mut command = world.command(IMGFS);
+    command
+        .args(["--cache-dir", "relative-imgfs-cache", "mount", &reference])
+        .arg(&dir);
+    run(command.current_dir(world.path(""))).ok();
+    let mount = world.adopt(dir);
+    process::wait_for("the diff_ids", || {
+        world.status(&mount)["layers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|layer| layer["diff_id"] == "ok")
+    });
+    assert!(world.path("relative-imgfs-cache/v1/layers").is_dir());
+    assert!(!std::path::Path::new("/relative-imgfs-cache").exists());
+}

@@ -2,17 +2,7 @@
 
 use super::contract::contract;
 use super::*;
-
-/// A process that ends with the test.
-struct Running(std::process::Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ended = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
+use crate::support::docker_registry::DockerRegistry;
 
 fn run(program: &Path, arguments: &[&str]) {
     let output = std::process::Command::new(program)
@@ -25,38 +15,6 @@ fn run(program: &Path, arguments: &[&str]) {
         "{} {arguments:?}: {words}",
         program.display()
     );
-}
-
-/// Starts Debian's docker-registry; its address.
-async fn start_docker_registry(program: &Path, dir: &Path, tls: &str) -> (Running, String) {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap().to_string();
-    drop(free);
-    let config = dir.join("config.yml");
-    let storage = dir.join("storage");
-    std::fs::write(
-        &config,
-        format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '{address}'{tls}}}\n",
-            storage.display()
-        ),
-    )
-    .unwrap();
-    let child = std::process::Command::new(program)
-        .arg("serve")
-        .arg(&config)
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let running = Running(child);
-    for _ in 0..200 {
-        if tokio::net::TcpStream::connect(&address).await.is_ok() {
-            return (running, address);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("docker-registry does not listen on {address}");
 }
 
 #[tokio::test]
@@ -72,7 +30,8 @@ async fn docker_registry_and_skopeo_agree_with_the_contract() {
     let image = small_image();
     let layout = dir.path().join("layout");
     write_layout(&layout, &[("t", &image)]);
-    let (_running, address) = start_docker_registry(docker_registry, dir.path(), "").await;
+    let registry = DockerRegistry::start(docker_registry, dir.path(), "");
+    let address = &registry.address;
     let from = format!("oci:{}:t", layout.display());
     let to = format!("docker://{address}/some/name:t");
     let policy = ["--insecure-policy", "copy", "-q"];
@@ -116,7 +75,8 @@ async fn tls_is_tried_first_and_its_failures_say_what_to_do() {
     let request = ["req", "-x509", "-newkey", "rsa:2048"];
     run(openssl, &[&request[..], &files[..], &subject[..]].concat());
     let tls = format!(", tls: {{certificate: '{certificate}', key: '{key}'}}");
-    let (_running, address) = start_docker_registry(docker_registry, dir.path(), &tls).await;
+    let registry = DockerRegistry::start(docker_registry, dir.path(), &tls);
+    let address = &registry.address;
     // The registry is reached, by TLS, on this machine without a check of its certificate.
     let source = open(&format!("{address}/r:absent"), &options());
     let err = source.resolve(None).await.unwrap_err();

@@ -3,6 +3,7 @@
 //! Each test binary uses a part of it, hence the allowance.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod docker_registry;
 pub mod image;
 pub mod programs;
 pub mod registry;
