@@ -446,10 +446,12 @@ fn parse_time(text: &[u8]) -> Option<Mtime> {
         .strip_prefix('-')
         .map_or((false, text), |rest| (true, rest));
     let (seconds, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let seconds: i64 = seconds.parse().ok()?;
-    if fraction.bytes().any(|byte| !byte.is_ascii_digit()) {
+    // `parse` alone would take a second sign.
+    let mut all = seconds.bytes().chain(fraction.bytes());
+    if all.any(|byte| !byte.is_ascii_digit()) {
         return None;
     }
+    let seconds: i64 = seconds.parse().ok()?;
     let nanoseconds: u32 = fraction
         .chars()
         .chain("000000000".chars())
@@ -483,4 +485,31 @@ fn header_time(mtime: u64) -> Mtime {
 
 fn lossy(path: &[u8]) -> String {
     String::from_utf8_lossy(path).chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_time(text: &str, expected: Option<(i64, u32)>) {
+        let found = parse_time(text.as_bytes());
+        assert_eq!(
+            found.map(|time| (time.seconds, time.nanoseconds)),
+            expected,
+            "{text}"
+        );
+    }
+
+    /// The second one was negated once more, which overflowed.
+    #[test]
+    fn a_time_has_one_sign() {
+        check_time("-9223372036854775807.5", Some((i64::MIN, 500_000_000)));
+        check_time("--9223372036854775808", None);
+        check_time("+1", None);
+        check_time("-+1", None);
+        check_time("1.-5", None);
+        check_time("-5.5", Some((-6, 500_000_000)));
+        check_time("7.", Some((7, 0)));
+        check_time(".5", None);
+    }
 }
