@@ -1,6 +1,5 @@
 //! The process that serves a mount, from the first request to the unmount.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -124,21 +123,27 @@ fn start_checks(
 
 /// Says that the mount is ready, and leaves session, terminal and directory of who started us.
 fn leave_terminal() -> anyhow::Result<()> {
-    output::line(READY)?;
+    let log = open_log().or_else(|err| {
+        tracing::warn!("what this mount has to say later is lost: {err:#}");
+        let nowhere = std::fs::File::options().write(true).open("/dev/null");
+        nowhere.context("cannot open /dev/null")
+    })?;
     rustix::process::setsid().context("cannot leave the terminal")?;
     rustix::process::chdir("/").context("cannot leave the directory")?;
-    let log = MountRecord::log(std::process::id())?;
-    let log = open_log(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    // Last: whoever hears it relies on the mount from then on.
+    output::line(READY)?;
     rustix::stdio::dup2_stdout(&log)?;
     rustix::stdio::dup2_stderr(&log)?;
     Ok(())
 }
 
-fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
-    std::fs::File::options()
+fn open_log() -> anyhow::Result<std::fs::File> {
+    let path = MountRecord::log(std::process::id())?;
+    let file = std::fs::File::options()
         .create(true)
         .append(true)
-        .open(path)
+        .open(&path);
+    file.with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn unmount_on_signal(unmounter: &Unmounter) {

@@ -19,6 +19,9 @@ const MAX_HEADERS: u32 = 1 << 20;
 const MAX_SPARSE_RUNS: usize = 100_000;
 /// Most bytes a header group may need before it is complete: metadata and a sparse map.
 const MAX_PENDING: usize = 4 << 20;
+/// Most extended attributes of one entry: protects time, as each is looked for among those before it. More than
+/// fit in a kernel's list (64 KiB) with names of usual length.
+const MAX_XATTRS: usize = 4096;
 /// Owner shown for ids that do not fit in 32 bits: the kernel's overflow id.
 const NOBODY: u32 = 65534;
 /// Most warnings kept for one layer.
@@ -388,7 +391,7 @@ impl Pax {
             if key == b"mtime" {
                 pax.mtime = parse_time(value).or(pax.mtime);
             } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                set(&mut pax.xattrs, name.to_vec(), value.to_vec());
+                set(&mut pax.xattrs, name.to_vec(), value.to_vec())?;
             } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
                 // bsdtar writes unpadded base64.
                 let engine = base64::engine::general_purpose::GeneralPurpose::new(
@@ -397,7 +400,7 @@ impl Pax {
                         .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
                 );
                 if let Ok(value) = engine.decode(value) {
-                    set(&mut libarchive, percent_decode(name), value);
+                    set(&mut libarchive, percent_decode(name), value)?;
                 }
             }
         }
@@ -411,11 +414,17 @@ impl Pax {
 }
 
 /// The last record of a name counts.
-fn set(xattrs: &mut Xattrs, name: Vec<u8>, value: Vec<u8>) {
-    match xattrs.iter_mut().find(|(known, _)| *known == name) {
-        Some((_, old)) => *old = value,
-        None => xattrs.push((name, value)),
+fn set(xattrs: &mut Xattrs, name: Vec<u8>, value: Vec<u8>) -> Result<(), String> {
+    if let Some((_, old)) = xattrs.iter_mut().find(|(known, _)| *known == name) {
+        *old = value;
+    } else if xattrs.len() < MAX_XATTRS {
+        xattrs.push((name, value));
+    } else {
+        return Err(format!(
+            "more than {MAX_XATTRS} extended attributes of one entry"
+        ));
     }
+    Ok(())
 }
 
 fn percent_decode(text: &[u8]) -> Vec<u8> {
@@ -446,10 +455,12 @@ fn parse_time(text: &[u8]) -> Option<Mtime> {
         .strip_prefix('-')
         .map_or((false, text), |rest| (true, rest));
     let (seconds, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let seconds: i64 = seconds.parse().ok()?;
-    if fraction.bytes().any(|byte| !byte.is_ascii_digit()) {
+    // `parse` alone would take a second sign.
+    let mut all = seconds.bytes().chain(fraction.bytes());
+    if all.any(|byte| !byte.is_ascii_digit()) {
         return None;
     }
+    let seconds: i64 = seconds.parse().ok()?;
     let nanoseconds: u32 = fraction
         .chars()
         .chain("000000000".chars())
@@ -483,4 +494,43 @@ fn header_time(mtime: u64) -> Mtime {
 
 fn lossy(path: &[u8]) -> String {
     String::from_utf8_lossy(path).chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_time(text: &str, expected: Option<(i64, u32)>) {
+        let found = parse_time(text.as_bytes());
+        assert_eq!(
+            found.map(|time| (time.seconds, time.nanoseconds)),
+            expected,
+            "{text}"
+        );
+    }
+
+    /// A megabyte of short records once took seconds, and an image can have thousands of megabytes of them.
+    #[test]
+    fn an_entry_has_a_limited_number_of_xattrs() {
+        let records = |count: usize| -> Vec<u8> {
+            let record = |i| format!("24 SCHILY.xattr.{i:05}=v\n").into_bytes();
+            (0..count).flat_map(record).collect()
+        };
+        let few = Pax::read(Some(&records(MAX_XATTRS))).unwrap();
+        assert_eq!(few.xattrs.len(), MAX_XATTRS);
+        assert!(Pax::read(Some(&records(MAX_XATTRS + 1))).is_err());
+    }
+
+    /// The second one was negated once more, which overflowed.
+    #[test]
+    fn a_time_has_one_sign() {
+        check_time("-9223372036854775807.5", Some((i64::MIN, 500_000_000)));
+        check_time("--9223372036854775808", None);
+        check_time("+1", None);
+        check_time("-+1", None);
+        check_time("1.-5", None);
+        check_time("-5.5", Some((-6, 500_000_000)));
+        check_time("7.", Some((7, 0)));
+        check_time(".5", None);
+    }
 }

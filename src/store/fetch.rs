@@ -3,9 +3,11 @@
 //!
 //! A *run* is a stretch of neighbouring spans fetched by one range request in one task. Its spans are decoded
 //! one by one as their bytes arrive, so who waits for the first does not wait for the last. Spans inside a
-//! zstd frame only decode from the frame's start, so a run is widened to whole chains.
+//! zstd frame only decode from the frame's start, so a run is widened to whole chains. Of a chain that is partly in
+//! flight already the start is fetched again, only to decode what follows from it.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +18,7 @@ use tokio::sync::watch;
 
 use super::StoreError;
 use super::reader::LayerReader;
-use crate::layer::SpanDecoder;
+use crate::layer::{Checkpoint, SpanDecoder};
 use crate::source::{ByteStream, SourceError};
 
 /// Most compressed bytes asked for in one run (a single span or chain may have more): at 200 Mbit/s a third of
@@ -88,7 +90,7 @@ impl LayerReader {
         let mut waiting = Vec::new();
         for run in self.plan(wanted, &missing, &mut waiting) {
             let reader = Arc::clone(self);
-            tokio::spawn(async move { reader.fetch_run(run).await });
+            tokio::spawn(Flight { reader, run }.fetch());
         }
         let deadline = tokio::time::Instant::now() + READ_DEADLINE;
         for mut outcome in waiting {
@@ -106,21 +108,21 @@ impl LayerReader {
         Ok(())
     }
 
-    /// Joins the flights under way and decides on new runs; no waiting happens under the lock.
+    /// Joins the flights under way and decides on new runs. May read the disk, but not under the lock.
     fn plan(
         &self,
         wanted: Range<usize>,
         missing: &[usize],
         waiting: &mut Vec<watch::Receiver<Outcome>>,
     ) -> Vec<Run> {
-        let mut state = self
-            .flights
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let far = state.ahead.extend(&wanted).min(self.spans.len());
+        let lock = || {
+            let state = self.flights.state.lock();
+            state.unwrap_or_else(PoisonError::into_inner)
+        };
+        let far = lock().ahead.extend(&wanted).min(self.spans.len());
         let mut ids: Vec<usize> = missing.to_vec();
         ids.extend((wanted.end..far).filter(|id| !self.is_here(*id)));
+        let mut state = lock();
         let mut runs: Vec<Run> = Vec::new();
         for id in ids {
             if let Some(outcome) = state.waiting.get(&id) {
@@ -129,21 +131,27 @@ impl LayerReader {
                 }
                 continue;
             }
-            for link in self.spans.chain(id) {
-                // Asked again under the lock: it may have arrived since, and then its flight is gone.
-                if state.waiting.contains_key(&link) || (link == id && self.is_here(link)) {
-                    continue;
+            // Asked again under the lock: it may have arrived since, and then its flight is gone.
+            if self.is_known_here(id) {
+                continue;
+            }
+            let chain = self.spans.chain(id);
+            let in_flight = |link: &usize| state.waiting.contains_key(link);
+            let end = chain.clone().rfind(|link| !in_flight(link));
+            for link in chain.start..end.map_or(chain.start, |last| last + 1) {
+                // What another flight brings is needed again where later links decode from it.
+                let mut waits = None;
+                if let Entry::Vacant(place) = state.waiting.entry(link) {
+                    let (sender, receiver) = watch::channel(None);
+                    if wanted.contains(&link) && missing.contains(&link) {
+                        waiting.push(receiver.clone());
+                    }
+                    place.insert(receiver);
+                    waits = Some(sender);
                 }
-                let (sender, receiver) = watch::channel(None);
-                if wanted.contains(&link) && missing.contains(&link) {
-                    waiting.push(receiver.clone());
-                }
-                state.waiting.insert(link, receiver);
                 match runs.last_mut() {
-                    Some(run) if self.may_join(run, link) => run.spans.push((link, sender)),
-                    _ => runs.push(Run {
-                        spans: vec![(link, sender)],
-                    }),
+                    Some(run) if self.may_join(run, link) => run.push_back((link, waits)),
+                    _ => runs.push(Run::from([(link, waits)])),
                 }
             }
         }
@@ -152,26 +160,14 @@ impl LayerReader {
 
     /// Whether a span may be fetched together with the run before it.
     fn may_join(&self, run: &Run, id: usize) -> bool {
-        let (Some((first, _)), Some((last, _))) = (run.spans.first(), run.spans.last()) else {
+        let (Some((first, _)), Some((last, _))) = (run.front(), run.back()) else {
             return true;
         };
         let (Some(start), Some(span)) = (self.spans.get(*first), self.spans.get(id)) else {
             return false;
         };
-        let is_link = self.spans.chain(id).start != id;
+        let is_link = span.checkpoint == Checkpoint::ZstdBlock;
         last + 1 == id && (is_link || span.compressed.end - start.compressed.start <= MAX_RUN)
-    }
-
-    /// Fetches a run and tells everyone who waits.
-    async fn fetch_run(self: Arc<Self>, run: Run) {
-        let mut run = run.spans.into_iter();
-        let result = self.try_fetch_run(&mut run).await;
-        // Those that are left did not make it.
-        let result = result.map_err(Arc::new);
-        for (id, sender) in run {
-            let unfinished = Err(Arc::new(StoreError::Worker("fetch")));
-            self.land(id, &sender, result.clone().and(unfinished));
-        }
     }
 
     fn land(
@@ -190,13 +186,10 @@ impl LayerReader {
         sender.send_replace(Some(result));
     }
 
-    async fn try_fetch_run(
-        self: &Arc<Self>,
-        run: &mut std::vec::IntoIter<(usize, watch::Sender<Outcome>)>,
-    ) -> Result<(), StoreError> {
+    async fn try_fetch_run(self: &Arc<Self>, run: &mut Run) -> Result<(), StoreError> {
         use std::sync::atomic::Ordering;
         let layer = self.blob.digest;
-        let bounds = run.as_slice().first().zip(run.as_slice().last());
+        let bounds = run.front().zip(run.back());
         let (Some(first), Some(last)) = (
             bounds.and_then(|(first, _)| self.spans.get(first.0)),
             bounds.and_then(|(_, last)| self.spans.get(last.0)),
@@ -217,8 +210,7 @@ impl LayerReader {
         let mut position = range.start;
         let mut decoder = SpanDecoder::default();
         while let Some((id, span)) = run
-            .as_slice()
-            .first()
+            .front()
             .and_then(|(id, _)| Some((*id, self.spans.get(*id)?)))
         {
             let skip = usize::try_from(span.compressed.start - position).unwrap_or(usize::MAX);
@@ -254,7 +246,7 @@ impl LayerReader {
                 .map_err(|_| StoreError::Worker("decoding"))?;
             result?;
             decoder = back;
-            if let Some((id, sender)) = run.next() {
+            if let Some((id, Some(sender))) = run.pop_front() {
                 self.land(id, &sender, Ok(()));
             }
         }
@@ -287,14 +279,116 @@ impl LayerReader {
     }
 }
 
-/// Neighbouring spans fetched by one request, each with who is to be told.
-struct Run {
-    spans: Vec<(usize, watch::Sender<Outcome>)>,
+/// Neighbouring spans fetched by one request, each with who is to be told: nobody where another flight does.
+type Run = VecDeque<(usize, Option<watch::Sender<Outcome>>)>;
+
+/// A run under way. Dropping it tells everyone who still waits: a span that stayed among the waiting without a
+/// flight could never be read again.
+struct Flight {
+    reader: Arc<LayerReader>,
+    run: Run,
+}
+
+impl Flight {
+    /// Fetches the run and tells everyone who waits.
+    async fn fetch(mut self) {
+        let result = self.reader.try_fetch_run(&mut self.run).await;
+        if let Err(err) = result {
+            self.fail(&Arc::new(err));
+        }
+    }
+
+    /// Those that are left did not make it.
+    fn fail(&mut self, err: &Arc<StoreError>) {
+        for (id, sender) in self.run.drain(..) {
+            if let Some(sender) = sender {
+                self.reader.land(id, &sender, Err(Arc::clone(err)));
+            }
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.fail(&Arc::new(StoreError::Worker("fetch")));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layer::{Span, SpanTable};
+    use crate::oci::{Descriptor, Digest};
+    use crate::store::files::LayerFiles;
+    use crate::store::{Offline, Store};
+
+    /// A layer of one zstd frame, of which nothing is in the cache.
+    async fn one_frame(dir: &std::path::Path, spans: u64) -> Arc<LayerReader> {
+        let span = |id| Span {
+            compressed: id..id + 1,
+            uncompressed: id..id + 1,
+            checkpoint: if id == 0 {
+                Checkpoint::ZstdFrame
+            } else {
+                Checkpoint::ZstdBlock
+            },
+            digest: [0; 32],
+            decoded_digest: [0; 32],
+        };
+        LayerReader::new(
+            Arc::new(Store::open(dir, 0).unwrap()),
+            SpanTable::new((0..spans).map(span).collect(), spans).unwrap(),
+            Arc::new(LayerFiles::open(dir).await.unwrap()),
+            Arc::new(Offline::new(String::new(), None)),
+            Descriptor::of_document(Digest::sha256(b""), spans),
+        )
+    }
+
+    fn land(reader: &LayerReader, run: &mut Run, count: usize) {
+        for (id, sender) in run.drain(..count) {
+            reader.land(id, &sender.unwrap(), Ok(()));
+        }
+    }
+
+    /// On a full disk spans leave memory again. While the first ones of a frame were fetched anew, a later one was
+    /// fetched without them, and nobody could decode it: "span decoded out of order".
+    #[tokio::test]
+    async fn a_frame_partly_in_flight_is_decoded_from_its_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = one_frame(dir.path(), 10).await;
+        let plan = |id: usize| {
+            assert!(!reader.is_here(id));
+            let mut waiting = Vec::new();
+            let mut runs = reader.plan(id..id + 1, &[id], &mut waiting);
+            assert_eq!((runs.len(), waiting.len()), (1, 1), "span {id}");
+            runs.remove(0)
+        };
+        let mut first = plan(0);
+        land(&reader, &mut first, 4);
+        let again = plan(1);
+        assert!(again.iter().map(|(id, _)| *id).eq(0..4));
+        land(&reader, &mut first, 6);
+        let last = plan(5);
+        assert!(last.iter().map(|(id, _)| *id).eq(0..10));
+        let told = last.iter().filter(|(_, sender)| sender.is_some());
+        assert!(told.map(|(id, _)| *id).eq(4..10));
+    }
+
+    /// A task that ended without a word once left its spans in flight for ever: every later read failed.
+    #[tokio::test]
+    async fn a_flight_that_ends_early_can_be_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = one_frame(dir.path(), 3).await;
+        let mut waiting = Vec::new();
+        let run = reader.plan(0..1, &[0], &mut waiting).remove(0);
+        let reader_of_flight = Arc::clone(&reader);
+        drop(Flight {
+            reader: reader_of_flight,
+            run,
+        });
+        assert!(matches!(&*waiting[0].borrow(), Some(Err(_))));
+        assert_eq!(reader.plan(0..1, &[0], &mut waiting).len(), 1);
+    }
 
     #[test]
     fn reading_ahead_grows_with_sequential_reads_only() {

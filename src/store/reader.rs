@@ -185,6 +185,11 @@ impl LayerReader {
         }
     }
 
+    /// Likewise, as far as that is known without reading the disk.
+    pub(super) fn is_known_here(&self, id: usize) -> bool {
+        self.state(id) == READY || self.recent(id).is_some()
+    }
+
     /// Takes over a verified, decoded span: writes it and marks it, or keeps it in memory.
     pub(super) fn accept(&self, id: usize, span: &Span, bytes: Vec<u8>) {
         if !self.write_failed.load(Ordering::Relaxed) {
@@ -241,8 +246,16 @@ impl LayerReader {
             );
             false
         });
-        self.set_state(id, if verified { READY } else { MISSING });
-        verified
+        if verified {
+            self.set_state(id, READY);
+            return true;
+        }
+        // Meanwhile a flight may have brought it, which must not be forgotten.
+        let Some(slot) = self.states.get(id) else {
+            return false;
+        };
+        let set = slot.compare_exchange(UNKNOWN, MISSING, Ordering::AcqRel, Ordering::Acquire);
+        set == Err(READY)
     }
 
     fn check_on_disk(&self, id: usize, span: &Span) -> std::io::Result<bool> {
