@@ -25,7 +25,7 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
@@ -43,6 +43,9 @@ use files::{LayerFiles, Locked, publish};
 /// Layers streamed at the same time at first contact; each needs three threads and a few MiB.
 const LAYERS_AT_ONCE: usize = 4;
 
+/// After so many bytes of lazy fetches the cache's limit is looked at again: rarely enough to cost nothing.
+const BYTES_BETWEEN_LIMITS: u64 = 256 << 20;
+
 /// The cache directory and what its users share.
 pub struct Store {
     root: PathBuf,
@@ -55,6 +58,8 @@ pub struct Store {
     /// Bounds the spans decoded at once, as that is pure CPU work.
     decoders: Arc<Semaphore>,
     warned: AtomicBool,
+    /// Bytes written by lazy fetches since the limit was looked at.
+    written: AtomicU64,
 }
 
 /// A layer that is ready to be read.
@@ -78,6 +83,7 @@ impl Store {
             first_contacts: Semaphore::new(LAYERS_AT_ONCE),
             decoders: Arc::new(Semaphore::new(cores)),
             warned: AtomicBool::new(false),
+            written: AtomicU64::new(0),
         })
     }
 
@@ -172,6 +178,17 @@ impl Store {
     /// Whether a layer has an index here, so that opening it needs no download.
     pub fn has_index(&self, layer: &Digest) -> bool {
         self.index_path(layer).exists()
+    }
+
+    /// Lazy fetches wrote so many bytes: now and then the limit is enforced on what is not in use. Reads the disk.
+    fn note_written(&self, bytes: u64) {
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        if before / BYTES_BETWEEN_LIMITS == (before + bytes) / BYTES_BETWEEN_LIMITS {
+            return;
+        }
+        if let Err(err) = self.enforce_limit() {
+            tracing::warn!("cannot keep the cache within its limit: {err}");
+        }
     }
 
     /// The cache cannot be written (usually a full disk): said once, then imgfs goes on without.

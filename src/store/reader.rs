@@ -198,7 +198,11 @@ impl LayerReader {
                 .write(span.uncompressed.start, &bytes)
                 .and_then(|()| self.files.mark(id));
             match written {
-                Ok(()) => return self.set_state(id, READY),
+                Ok(()) => {
+                    self.set_state(id, READY);
+                    self.store.note_written(bytes.len() as u64);
+                    return;
+                }
                 Err(err) => {
                     self.write_failed.store(true, Ordering::Relaxed);
                     self.store.caching_failed(&err);
