@@ -199,7 +199,7 @@ impl Unmounter {
 
 fn fusermount(mountpoint: &Path, lazy: bool) -> io::Result<()> {
     let mut command = Command::new("fusermount3");
-    command.args(["-u", "-q"]);
+    command.arg("-u");
     if lazy {
         command.arg("-z");
     }
@@ -208,7 +208,9 @@ fn fusermount(mountpoint: &Path, lazy: bool) -> io::Result<()> {
         return Ok(());
     }
     let message = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!("fusermount3: {}", message.trim())))
+    let message = message.trim();
+    let message = message.strip_prefix("fusermount3: ").unwrap_or(message);
+    Err(io::Error::other(format!("fusermount3: {message}")))
 }
 
 fn config(options: &MountOptions) -> Config {

@@ -217,9 +217,10 @@ fn a_killed_daemon_is_noticed_and_replaced() {
     let mount = world.mount(&reference, &[]);
     let dir = mount.dir.clone();
     kill(mount.pid, Signal::KILL);
-    wait_for("its end", || !is_running(mount.pid));
-    let err = std::fs::metadata(&dir).unwrap_err();
-    assert_eq!(err.raw_os_error(), Some(libc::ENOTCONN), "{err}");
+    wait_for("the dead mount", || {
+        let answer = std::fs::metadata(&dir).map_err(|err| err.raw_os_error());
+        answer.is_err_and(|errno| errno == Some(libc::ENOTCONN))
+    });
     assert!(is_mounted(&dir), "the kernel keeps the dead mount");
     assert_eq!(world.daemon(&dir), None, "ps does not list it");
     let again = run(world.command(IMGFS).args(["mount", &reference]).arg(&dir));

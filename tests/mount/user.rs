@@ -48,6 +48,20 @@ fn a_dead_mount_of_a_user_is_replaced() {
     assert_eq!(outcome.ok_saying(&["replacing a dead mount"]), "top\n");
 }
 
+/// fusermount3 was told to be quiet, and so was the reason.
+#[test]
+fn a_mount_in_use_is_refused_with_the_reason() {
+    let script = r#"
+        as_user imgfs mount "$1" "$D"
+        as_user sh -c 'exec 3< "$1/etc/release"; imgfs unmount "$1" || echo "code $?"' sh "$D"
+        as_user imgfs unmount "$D""#;
+    let Some(outcome) = as_nobody(|_| {}, script) else {
+        return;
+    };
+    let out = outcome.ok_saying(&["stays mounted", "busy", "--lazy"]);
+    assert_eq!(out, "code 1\n");
+}
+
 #[test]
 fn other_users_are_kept_out_root_too() {
     let script = r#"
