@@ -24,6 +24,7 @@ insecure, platform=OS/ARCH, cache_dir=DIR, cache_limit=SIZE. Options of mount(8)
 (ro, rw, noatime, user, noauto, nofail, _netdev, x-...) are accepted, so these work too:
   mount -t fuse.imgfs golang:latest /mnt/go -o allow_other
   golang:latest  /mnt/go  fuse.imgfs  noauto,user,_netdev  0 0          (in /etc/fstab)
+As with any other filesystem, mount(8) run by root honours setuid programs and devices unless -o nosuid,nodev.
 
 Examples:
   imgfs mount golang:latest /mnt/go

@@ -33,6 +33,8 @@ pub(super) struct BlobStream {
     /// Start of the next part to ask for.
     next: u64,
     parts: VecDeque<Part>,
+    /// Whether anything has come yet: until then nobody knows whether the server has ranges at all.
+    answered: bool,
 }
 
 struct Part {
@@ -54,6 +56,7 @@ impl BlobStream {
             budget,
             next: 0,
             parts: VecDeque::new(),
+            answered: false,
         }
     }
 
@@ -64,7 +67,10 @@ impl BlobStream {
             let head = self.parts.front_mut()?;
             head.permit = None;
             match head.pieces.recv().await {
-                Some(Ok(bytes)) => return Some(Ok(bytes)),
+                Some(Ok(bytes)) => {
+                    self.answered = true;
+                    return Some(Ok(bytes));
+                }
                 Some(Err(err)) => {
                     self.next = self.blob.size;
                     self.parts.clear();
@@ -78,7 +84,8 @@ impl BlobStream {
     /// Starts parts until the wire is busy.
     fn ask(&mut self) {
         let parallel = self.source.parallel_ranges().max(1);
-        while self.next < self.blob.size && self.parts.len() < parallel {
+        let parts = if self.answered { parallel } else { 1 };
+        while self.next < self.blob.size && self.parts.len() < parts {
             let permit = if self.parts.is_empty() {
                 None
             } else {
