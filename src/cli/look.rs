@@ -174,6 +174,10 @@ pub(super) async fn peek(
     image: &str,
 ) -> anyhow::Result<Peek> {
     let store = globals.store()?;
+    // What this command adds cannot be evicted while it runs, so the next one does; a mount does it for itself.
+    if let Err(err) = tokio::task::block_in_place(|| store.enforce_limit()) {
+        tracing::warn!("cannot keep the cache within its limit: {err}");
+    }
     let image = Image::resolve(&store, &options.request(image)?).await?;
     Ok(Peek::new(store, image))
 }
