@@ -138,11 +138,26 @@ impl Store {
             tracing::info!("layer {layer}: waiting for another process that fetches it");
         })
         .await?;
-        if let Some(index) = self.load_index(&blob.digest, false)? {
-            return Ok(self.opened(index, files, source, blob));
-        }
+        let index = match self.load_index(&blob.digest, false)? {
+            Some(index) => index,
+            None => self.make_index(source, blob, &dir, progress).await?,
+        };
+        // Other files now, whoever made them; the old ones' lock kept eviction away until here.
+        let new_files = Arc::new(LayerFiles::open(&dir).await?);
+        drop(files);
+        Ok(self.opened(index, new_files, source, blob))
+    }
+
+    /// Streams the blob once and keeps what comes of it.
+    async fn make_index(
+        &self,
+        source: &Arc<dyn BlobSource>,
+        blob: &Descriptor,
+        dir: &Path,
+        progress: &Progress,
+    ) -> Result<LayerIndex, StoreError> {
         let index =
-            first_contact::index_layer(self, Arc::clone(source), blob, &dir, progress).await?;
+            first_contact::index_layer(self, Arc::clone(source), blob, dir, progress).await?;
         let layer = blob.digest;
         let encoded = index
             .encode()
@@ -150,10 +165,7 @@ impl Store {
         if let Err(err) = publish(&self.index_path(&layer), &encoded) {
             self.caching_failed(&err);
         }
-        // Other files now; the old ones' lock kept eviction away until here.
-        let new_files = Arc::new(LayerFiles::open(&dir).await?);
-        drop(files);
-        Ok(self.opened(index, new_files, source, blob))
+        Ok(index)
     }
 
     fn opened(

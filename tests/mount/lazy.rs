@@ -224,7 +224,7 @@ fn eviction_leaves_mounts_alone() {
     let image = large();
     let mount = world.mount(&world.put(image), &[]);
     let outcome = world.imgfs(&["cache", "evict", "--data"]);
-    outcome.ok_saying(&["1 layers are in use"]);
+    outcome.ok_saying(&["1 in use keep theirs"]);
     world.registry.forget_requests();
     assert!(mount.read("large") == *CONTENT);
     assert_eq!(world.registry.log(), [""; 0]);
