@@ -120,21 +120,19 @@ impl Copy {
             Content::Directory => bail!("internal: a directory is no leaf"),
             Content::File { .. } => {
                 let mut file = File::create_new(dest)?;
-                read_file(&fs, ino, |bytes| Ok(file.write_all(bytes)?)).await?;
+                read_file(&fs, ino, 0..u64::MAX, |bytes| Ok(file.write_all(bytes)?)).await?;
             }
             Content::SparseFile { size, .. } => {
                 let mut file = File::create_new(dest)?;
                 file.set_len(size)?;
-                // Whole pieces of zeros stay holes.
-                read_file(&fs, ino, |bytes| {
-                    let length = i64::try_from(bytes.len())?;
-                    if bytes.iter().all(|byte| *byte == 0) {
-                        file.seek_relative(length)?;
-                        return Ok(());
-                    }
-                    Ok(file.write_all(bytes)?)
-                })
-                .await?;
+                // Holes stay holes: reading them could take for ever.
+                let mut position = 0;
+                while let Ok(start) = fs.seek(ino, position, libc::SEEK_DATA) {
+                    position = fs.seek(ino, start, libc::SEEK_HOLE)?;
+                    let (start, end) = (u64::try_from(start)?, u64::try_from(position)?);
+                    file.seek(std::io::SeekFrom::Start(start))?;
+                    read_file(&fs, ino, start..end, |bytes| Ok(file.write_all(bytes)?)).await?;
+                }
             }
             Content::Symlink(target) => {
                 std::os::unix::fs::symlink(OsStr::from_bytes(target), dest)?;

@@ -1,5 +1,6 @@
 //! `imgfs ls`, `cat` and `stat`: answers without a mount.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -129,7 +130,7 @@ pub(super) fn cat(globals: &Globals, args: &CatArgs) -> anyhow::Result<()> {
                 bail!("{path} is a {}, not a file", kind_name(node.kind()));
             }
             let (fs, _) = peek.into_fs().context("internal: no layers")?;
-            read_file(&fs, ino, output::bytes).await?;
+            read_file(&fs, ino, 0..u64::MAX, output::bytes).await?;
         }
         Ok(())
     })
@@ -195,16 +196,18 @@ pub(super) async fn find(
     peek.find(path.as_bytes(), follow, enough, announce).await
 }
 
-/// Reads a file piece by piece.
+/// Reads a part of a file piece by piece.
 pub(super) async fn read_file(
     fs: &Arc<ImageFs>,
     ino: Ino,
+    range: Range<u64>,
     mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut buffer = Vec::new();
-    let mut offset = 0;
+    let mut offset = range.start;
     loop {
-        fs.read(ino, offset, PIECE, &mut buffer).await?;
+        let left = usize::try_from(range.end - offset).unwrap_or(PIECE);
+        fs.read(ino, offset, PIECE.min(left), &mut buffer).await?;
         if buffer.is_empty() {
             return Ok(());
         }

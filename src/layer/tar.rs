@@ -212,6 +212,7 @@ impl TarScanner {
                 real_size,
             } => {
                 let mut layer_offset = self.position + consumed as u64;
+                let mut stored = 0_u64;
                 let mut extents = Vec::with_capacity(sparse_map.len());
                 for run in sparse_map.iter().filter(|run| run.length > 0) {
                     extents.push(Extent {
@@ -219,8 +220,16 @@ impl TarScanner {
                         layer_offset,
                         length: run.length,
                     });
+                    stored = stored.saturating_add(run.length);
                     layer_offset = (layer_offset.checked_add(run.length))
                         .ok_or_else(|| invalid(self.position, &"sparse map overflows"))?;
+                }
+                // Else it would show what stands behind it in the tar.
+                if stored > entry.size {
+                    return Err(invalid(
+                        self.position,
+                        &"sparse map is longer than the entry",
+                    ));
                 }
                 self.entry(&entry, consumed, Some((&extents, real_size)))?;
                 Ok(consumed)

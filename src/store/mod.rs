@@ -20,6 +20,7 @@ mod files;
 mod first_contact;
 mod parts;
 mod reader;
+mod recent;
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +59,7 @@ pub struct Store {
     /// Bounds the spans decoded at once, as that is pure CPU work.
     decoders: Arc<Semaphore>,
     warned: AtomicBool,
+    recent: recent::RecentSpans,
     /// Bytes written by lazy fetches since the limit was looked at.
     written: AtomicU64,
 }
@@ -83,6 +85,7 @@ impl Store {
             first_contacts: Semaphore::new(LAYERS_AT_ONCE),
             decoders: Arc::new(Semaphore::new(cores)),
             warned: AtomicBool::new(false),
+            recent: recent::RecentSpans::default(),
             written: AtomicU64::new(0),
         })
     }

@@ -6,15 +6,14 @@
 //! Unknown ── read from disk, digest right ──────────> Ready     (bytes may be served)
 //! Unknown ── not marked present, or digest wrong ───> Missing
 //! Missing ── fetched, verified, decoded, written ───> Ready
-//! Missing ── fetched, but the disk is full ─────────> Missing   (served from memory, see `RecentSpans`)
+//! Missing ── fetched, but the disk is full ─────────> Missing   (served from memory, see `super::recent`)
 //! ```
 //!
 //! `Ready` never ends while the layer is open: the files' shared lock keeps eviction away.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::fetch::Flights;
 use super::files::LayerFiles;
@@ -27,9 +26,6 @@ const UNKNOWN: u8 = 0;
 const MISSING: u8 = 1;
 const READY: u8 = 2;
 
-/// Decoded bytes kept in memory for a layer whose cache cannot be written, in bytes.
-const RECENT_BYTES: usize = 16 << 20;
-
 /// Reads the uncompressed bytes of one layer.
 pub struct LayerReader {
     pub(super) store: Arc<Store>,
@@ -40,7 +36,6 @@ pub struct LayerReader {
     pub(super) flights: Flights,
     pub(super) counters: LiveCounters,
     states: Box<[AtomicU8]>,
-    recent: Mutex<RecentSpans>,
     quarantine: OnceLock<String>,
     write_failed: AtomicBool,
 }
@@ -64,13 +59,6 @@ pub(super) struct LiveCounters {
     pub(super) fetches: AtomicU64,
 }
 
-/// The spans most recently fetched that could not be written, newest last.
-#[derive(Default)]
-struct RecentSpans {
-    spans: VecDeque<(usize, Arc<Vec<u8>>)>,
-    bytes: usize,
-}
-
 impl LayerReader {
     pub(super) fn new(
         store: Arc<Store>,
@@ -89,7 +77,6 @@ impl LayerReader {
             flights: Flights::default(),
             counters: LiveCounters::default(),
             states,
-            recent: Mutex::default(),
             quarantine: OnceLock::new(),
             write_failed: AtomicBool::new(false),
         })
@@ -210,14 +197,7 @@ impl LayerReader {
             }
         }
         self.set_state(id, MISSING);
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.bytes += bytes.len();
-        recent.spans.push_back((id, Arc::new(bytes)));
-        while recent.bytes > RECENT_BYTES && recent.spans.len() > 1 {
-            if let Some((_, old)) = recent.spans.pop_front() {
-                recent.bytes -= old.len();
-            }
-        }
+        self.store.recent.insert(self.blob.digest, id, bytes);
     }
 
     fn range(&self, offset: u64, length: usize) -> Result<Range<u64>, StoreError> {
@@ -356,13 +336,7 @@ impl LayerReader {
     }
 
     fn recent(&self, id: usize) -> Option<Arc<Vec<u8>>> {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent
-            .spans
-            .iter()
-            .rev()
-            .find(|(known, _)| *known == id)
-            .map(|(_, bytes)| Arc::clone(bytes))
+        self.store.recent.get(&self.blob.digest, id)
     }
 
     fn state(&self, id: usize) -> u8 {
