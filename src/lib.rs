@@ -18,7 +18,8 @@
 //! # Invariants
 //!
 //! - [`oci`], [`layer`] and [`tree`] do no I/O: bytes in, values out.
-//! - [`layer`] knows no registry; [`source`] knows no tar and no compression; [`tree`] knows no span.
+//! - [`layer`] knows no registry; [`source`] knows no layers' tar and no compression (a docker
+//!   archive is itself a tar, whose members it lists); [`tree`] knows no span.
 //! - Only `fs::fuse` and the mount session name the fuser crate.
 //! - Bytes leave [`store`] only verified, through one positional `read_at(&self, ..)`; no cursors, no seek.
 //! - No lock is held across network or disk waits. A FUSE thread never waits for the network: a cached read is

@@ -2,8 +2,8 @@
 //!
 //! Headers are parsed by the tar-core crate, with its limits; what it does not do as container tools do is
 //! done here: modification times with fractions and before 1970, `LIBARCHIVE.xattr`, link members without a
-//! body, `'\0'` members that are directories (FORMATS C1 and C2 of the design papers; Go's archive/tar is the
-//! model, as docker, containerd, podman and umoci are built on it).
+//! body, `'\0'` members that are directories. Where tars are ambiguous, Go's archive/tar is the model, as docker,
+//! containerd, podman and umoci are built on it.
 
 use base64::Engine;
 use tar_core::parse::{Limits, ParseEvent, ParsedEntry, Parser};

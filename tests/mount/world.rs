@@ -223,9 +223,22 @@ impl World {
     /// the PATH, `/etc/fuse.conf` allows `allow_other` if `$W/fuse.conf` exists, and `as_user` runs a command as
     /// nobody, with a cache of nobody's own.
     pub fn namespace<S: AsRef<OsStr>>(&self, script: &str, arguments: &[S]) -> Outcome {
+        // unshare makes the namespace's mounts private from the root down, which works where the root is a mount
+        // point. In a plain chroot it is not, and neither is its mount shared with anybody on a usual machine.
+        let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let root_is_mount = table
+            .lines()
+            .any(|line| line.split(' ').nth(4) == Some("/"));
+        let propagation = if root_is_mount {
+            "private"
+        } else {
+            "unchanged"
+        };
         let mut command = self.command("unshare");
         command.args([
             "-m",
+            "--propagation",
+            propagation,
             "--fork",
             "--pid",
             "--kill-child",
