@@ -504,3 +504,28 @@ fn what_decodes_to_nothing_does_not_grow_without_a_bound() {
         assert_eq!(error, Some(ScanError::SpanTooLarge));
     }
 }
+
+#[test]
+fn a_sparse_map_longer_than_its_entry_is_refused() {
+    let blob = |stored: &str| {
+        let mut builder = tar::Builder::new(Vec::new());
+        let map = format!("0,{stored}");
+        let records = pax(&[("GNU.sparse.size", "9000"), ("GNU.sparse.map", &map)]);
+        for (kind, body) in [(b'x', &records[..]), (b'0', b"0123456789")] {
+            let mut header = tar::Header::new_ustar();
+            header.as_old_mut().linkflag = [kind];
+            header.set_path("sparse").unwrap();
+            header.set_size(body.len() as u64);
+            header.set_mode(0o644);
+            header.set_mtime(0);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_cksum();
+            builder.append(&header, body).unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    assert!(LayerIndex::of_blob(&blob("10")).is_ok());
+    let err = LayerIndex::of_blob(&blob("11")).unwrap_err();
+    assert!(err.to_string().contains("longer than the entry"), "{err}");
+}
