@@ -17,6 +17,7 @@ mod auth;
 pub mod challenge;
 mod choose;
 mod credentials;
+mod endpoint;
 mod error;
 mod file;
 mod http;
@@ -40,6 +41,7 @@ use futures_util::{Stream, StreamExt};
 
 pub use archive::DockerArchive;
 pub use credentials::{Credential, CredentialFiles, CredentialsError};
+pub use endpoint::{CredentialKey, Endpoint, Scheme, Serves, Tls};
 pub use error::{ServerMessage, SourceError};
 pub use layout::OciLayout;
 pub use network::Network;
