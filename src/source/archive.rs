@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream;
 use serde::Deserialize;
 use serde_json::json;
 use tar_core::parse::{Limits, ParseEvent, Parser};
@@ -434,7 +433,7 @@ impl BlobSource for DockerArchive {
         match &self.made_up {
             Some(body) if descriptor.digest == self.image.digest => {
                 let body = body.clone();
-                Ok(Box::pin(stream::once(async { Ok(body) })))
+                Ok(ByteStream::of(body))
             }
             _ => self.open_blob(descriptor, &(0..descriptor.size)),
         }

@@ -184,6 +184,28 @@ pub enum SourceError {
         /// Its media type.
         media_type: String,
     },
+    /// A host that failed so often that it is left alone for a while.
+    #[error(
+        "{host} has not answered for {} s and is asked again soon: {cause}", silent_for.as_secs()
+    )]
+    Resting {
+        /// Host and port.
+        host: String,
+        /// How long it has failed.
+        silent_for: Duration,
+        /// When it is asked again.
+        retry_in: Duration,
+        /// Its last failure.
+        cause: String,
+    },
+    /// None of the hosts is to be asked for this.
+    #[error(
+        "{hosts}: no host may be asked what a tag means: give one of them tags in its configuration"
+    )]
+    NoHost {
+        /// The hosts.
+        hosts: String,
+    },
     /// A structure of indexes beyond its limits.
     #[error("{digest}: {problem}")]
     Nesting {
@@ -207,7 +229,7 @@ impl SourceError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { transient, .. } => *transient,
-            Self::Timeout { .. } | Self::Broken { .. } => true,
+            Self::Timeout { .. } | Self::Broken { .. } | Self::Resting { .. } => true,
             Self::Status { status, .. } => {
                 matches!(status, 408 | 429) || (*status >= 500 && *status != 501)
             }
@@ -225,6 +247,7 @@ impl SourceError {
             | Self::Document { .. }
             | Self::Platform(_)
             | Self::ForeignLayer { .. }
+            | Self::NoHost { .. }
             | Self::Nesting { .. }
             | Self::NotAnImage { .. }
             | Self::Offline { .. } => false,
@@ -235,6 +258,7 @@ impl SourceError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
+            Self::Resting { retry_in, .. } => Some(*retry_in),
             _ => None,
         }
     }

@@ -58,7 +58,7 @@ impl SourceFile {
     /// Streams the range.
     pub(super) fn stream(self: Arc<Self>, range: Range<u64>) -> ByteStream {
         self.counters.add_request();
-        Box::pin(stream::try_unfold(range.start, move |offset| {
+        ByteStream::new(stream::try_unfold(range.start, move |offset| {
             let file = Arc::clone(&self);
             let piece = offset..range.end.min(offset + PIECE);
             async move {

@@ -14,8 +14,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::Traffic;
+use super::endpoint::{Endpoint, Tls};
 use super::error::{ServerMessage, SourceError};
-use super::network::{Network, Trust};
+use super::network::{ClientKey, Network};
 use super::options::Timeouts;
 use super::redact::{printable, redact_url};
 
@@ -29,9 +30,14 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 pub(super) struct Http {
     network: Network,
     timeouts: Timeouts,
-    /// Host name of the registry, without port: the only one that may go unverified.
+    /// Host name of the registry, without port: the only one that may go unverified, and that is shown a client
+    /// certificate.
     registry: String,
-    trust: Trust,
+    /// How the registry is connected to.
+    own: ClientKey,
+    /// How the hosts are that it sends us to. Its certificate authorities are good for them too, as they may be
+    /// in the same private network.
+    foreign: ClientKey,
     counters: Counters,
 }
 
@@ -77,12 +83,24 @@ impl From<SendError> for SourceError {
 }
 
 impl Http {
-    pub(super) fn new(network: Network, timeouts: Timeouts, registry: &str, trust: Trust) -> Self {
+    /// `registry` is the endpoint's host name.
+    pub(super) fn new(
+        network: Network,
+        timeouts: Timeouts,
+        registry: &str,
+        endpoint: &Endpoint,
+    ) -> Self {
+        let connect = endpoint.connect_timeout.unwrap_or(timeouts.connect);
+        let foreign = Tls {
+            authorities: endpoint.tls.authorities.clone(),
+            ..Tls::default()
+        };
         Self {
             network,
             timeouts,
             registry: registry.to_owned(),
-            trust,
+            own: ClientKey::new(endpoint.tls.clone(), !endpoint.is_loopback(), connect),
+            foreign: ClientKey::new(foreign, true, connect),
             counters: Counters::default(),
         }
     }
@@ -99,19 +117,16 @@ impl Http {
         headers: HeaderMap,
         what: &str,
     ) -> Result<Response, SendError> {
-        let trust = if url.host_str() == Some(self.registry.as_str()) {
-            self.trust
+        let key = if url.host_str() == Some(self.registry.as_str()) {
+            &self.own
         } else {
-            Trust::Verified
+            &self.foreign
         };
         let plain = |error| SendError {
             error,
             not_tls: false,
         };
-        let client = self
-            .network
-            .client(trust, self.timeouts.connect)
-            .map_err(plain)?;
+        let client = self.network.client(key).map_err(plain)?;
         tracing::debug!("{method} {}", redact_url(url));
         let answer = client.request(method, url.clone()).headers(headers).send();
         let sent = match tokio::time::timeout(self.timeouts.first_byte, answer).await {

@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::SourceError;
+use super::stream::Provenance;
 use super::{BlobSource, ByteStream, Resolved, Traffic};
 use crate::oci::Descriptor;
 
@@ -49,6 +50,10 @@ impl BlobSource for Limited {
         Ok(hold(permit, self.inside.open(blob, range).await?))
     }
 
+    fn reject(&self, blob: &Descriptor, provenance: &Provenance) -> bool {
+        self.inside.reject(blob, provenance)
+    }
+
     fn traffic(&self) -> Traffic {
         self.inside.traffic()
     }
@@ -68,7 +73,10 @@ impl BlobSource for Limited {
 
 /// Keeps the permit until the stream is dropped.
 fn hold(permit: OwnedSemaphorePermit, stream: ByteStream) -> ByteStream {
-    Box::pin(stream.inspect(move |_| {
-        let _held = &permit;
-    }))
+    ByteStream::from(
+        stream.provenance(),
+        stream.inspect(move |_| {
+            let _held = &permit;
+        }),
+    )
 }

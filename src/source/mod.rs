@@ -6,7 +6,8 @@
 //! by who asked for them, against the layer digest or a span digest.
 //!
 //! ```text
-//! open(reference) -> Limited(Retrying(Registry))    limit -> retry -> registry -> transport -> auth, http
+//! open(reference) -> Limited(Retrying(Racing(Mirrored(Registry, ..))))
+//!                                                   limit -> retry -> race -> mirrors -> registry -> transport
 //!                    OciLayout                      choose, file
 //!                    DockerArchive                  choose, file
 //! resolve_image(source, platform)                   indexes, manifest and config, each verified
@@ -20,24 +21,28 @@ mod credentials;
 mod endpoint;
 mod error;
 mod file;
+mod health;
 mod http;
 mod layout;
 mod limit;
+mod mirrors;
 mod network;
 mod options;
+mod pace;
+mod race;
 mod redact;
 mod registry;
 mod resolve;
 mod retry;
 mod secret;
+mod stream;
 mod transport;
 
 use std::ops::Range;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 
 pub use archive::DockerArchive;
 pub use credentials::{Credential, CredentialFiles, CredentialsError};
@@ -49,14 +54,13 @@ pub use options::{Options, RetryPolicy, Timeouts};
 pub use registry::Registry;
 pub use resolve::{ResolvedImage, VerifiedDocument, resolve_image};
 pub use secret::Secret;
+pub use stream::{ByteStream, Provenance};
 
 use crate::oci::{Descriptor, Digest, Location, Platform, Reference};
 use limit::Limited;
+use mirrors::{Host, Mirrored};
+use race::Racing;
 use retry::Retrying;
-
-/// Bytes of a blob's range, in order, in pieces of any size. Ends after exactly the range's length, or with
-/// an error: a source never ends a stream early without one.
-pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, SourceError>> + Send>>;
 
 /// What a reference points to right now.
 #[derive(Debug, Clone)]
@@ -89,6 +93,13 @@ pub trait BlobSource: Send + Sync {
     /// Opens the bytes `range` of a blob (config or layer).
     async fn open(&self, blob: &Descriptor, range: Range<u64>) -> Result<ByteStream, SourceError>;
 
+    /// Takes note that bytes of `blob` were wrong, and who gave them. Says whether asking again at once may bring
+    /// the right ones.
+    fn reject(&self, _blob: &Descriptor, _provenance: &Provenance) -> bool {
+        // A file gives the same bytes again.
+        false
+    }
+
     /// Requests and bytes so far.
     fn traffic(&self) -> Traffic;
 
@@ -114,13 +125,8 @@ pub fn open(reference: &Reference, options: &Options) -> Result<Arc<dyn BlobSour
             tag,
             digest,
         } => {
-            let registry = Registry::new(host, repository, tag.as_deref(), *digest, options)?;
-            let retrying =
-                Retrying::new(Arc::new(registry), options.retry, options.timeouts.give_up);
-            Ok(Arc::new(Limited::new(
-                Arc::new(retrying),
-                options.network.limit(host),
-            )))
+            let endpoints = vec![Endpoint::origin(host, repository, options)];
+            open_registry(&endpoints, host, tag.as_deref(), *digest, options)
         }
         Location::OciLayout { dir, tag, digest } => {
             Ok(Arc::new(OciLayout::open(dir, tag.as_deref(), *digest)?))
@@ -129,6 +135,41 @@ pub fn open(reference: &Reference, options: &Options) -> Result<Arc<dyn BlobSour
             Ok(Arc::new(DockerArchive::open(file, image.as_deref())?))
         }
     }
+}
+
+/// A repository of the registry `host`, to be had at these endpoints.
+fn open_registry(
+    endpoints: &[Endpoint],
+    host: &str,
+    tag: Option<&str>,
+    digest: Option<Digest>,
+    options: &Options,
+) -> Result<Arc<dyn BlobSource>, SourceError> {
+    let mirrored = |options: &Options| -> Result<Arc<dyn BlobSource>, SourceError> {
+        let hosts = endpoints.iter().map(|endpoint| {
+            Ok(Host {
+                name: endpoint.authority.clone(),
+                serves: endpoint.serves,
+                health: options.network.health(&endpoint.authority),
+                source: Arc::new(Registry::new(endpoint.clone(), tag, digest, options)?),
+            })
+        });
+        let hosts = hosts.collect::<Result<_, SourceError>>()?;
+        Ok(Arc::new(Mirrored::new(hosts, digest.is_some())))
+    };
+    let spare = Options {
+        network: options.network.spare(),
+        ..options.clone()
+    };
+    let limits = options.network.limits(host);
+    let racing = Racing::new(
+        mirrored(options)?,
+        mirrored(&spare)?,
+        &limits,
+        options.timeouts.race,
+    );
+    let retrying = Retrying::new(Arc::new(racing), options.retry, options.timeouts.give_up);
+    Ok(Arc::new(Limited::new(Arc::new(retrying), limits.reads)))
 }
 
 /// The platform of this machine.

@@ -5,95 +5,185 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use super::SourceError;
+use super::endpoint::Tls;
+use super::health::Health;
+use super::pace::Pace;
 
-/// Concurrent reads from one registry host, those of the hosts it redirects to included: enough to fill a fast line with
-/// ranges of a few MiB, below what registries throttle.
-const MAX_REQUESTS_PER_HOST: usize = 8;
+/// Concurrent reads from one registry, those from its mirrors and the hosts it redirects to included: enough to
+/// fill a fast line with ranges of a few MiB, below what registries throttle.
+const MAX_READS: usize = 8;
+/// Reads of one registry raced on a second connection at a time, beside those: so a slow network is not made
+/// slower by twice the requests.
+const MAX_RACES: usize = 2;
+/// Largest certificate or key file read, in bytes; a bundle of all public authorities has some 220 kB.
+const MAX_PEM: u64 = 4 << 20;
 
 /// Connections and limits. Clones share them.
 #[derive(Clone, Default)]
 pub struct Network {
     shared: Arc<Shared>,
+    /// Whether this is the clone for second connections.
+    spare: bool,
 }
 
 #[derive(Default)]
 struct Shared {
-    verified: OnceLock<reqwest::Client>,
-    unverified: OnceLock<reqwest::Client>,
-    loopback: OnceLock<reqwest::Client>,
-    hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
+    registries: Mutex<HashMap<String, Limits>>,
+    health: Mutex<HashMap<String, Arc<Health>>>,
 }
 
-/// Which client a host needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
-    /// Certificates are checked against the system's roots.
-    Verified,
-    /// Certificates are not checked.
-    Unverified,
-    /// This machine: not checked either, and never by way of a proxy.
-    Loopback,
+/// Limits on what is asked of one registry at a time, and how fast it usually is.
+#[derive(Clone)]
+pub(super) struct Limits {
+    pub(super) reads: Arc<Semaphore>,
+    pub(super) races: Arc<Semaphore>,
+    pub(super) pace: Arc<Pace>,
+}
+
+/// What makes two clients different.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct ClientKey {
+    pub(super) tls: Tls,
+    /// Whether a proxy named by the environment is used.
+    pub(super) proxied: bool,
+    /// For the TCP and TLS handshakes.
+    pub(super) connect: Duration,
+    /// Whether its connections are kept apart from the usual ones.
+    spare: bool,
+}
+
+impl ClientKey {
+    pub(super) fn new(tls: Tls, proxied: bool, connect: Duration) -> Self {
+        Self {
+            tls,
+            proxied,
+            connect,
+            spare: false,
+        }
+    }
 }
 
 impl Network {
-    /// The limit for one host.
-    pub(super) fn limit(&self, host: &str) -> Arc<Semaphore> {
-        let mut hosts = self
-            .shared
-            .hosts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(
-            hosts
-                .entry(host.to_owned())
-                .or_insert_with(|| Arc::new(Semaphore::new(MAX_REQUESTS_PER_HOST))),
-        )
+    /// The same limits with connections of its own: an HTTP/2 connection carries all requests to a host, so one
+    /// that stalls cannot be raced on itself.
+    pub(super) fn spare(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            spare: true,
+        }
     }
 
-    /// The client for a host of this trust. `connect` counts when it is made first.
-    pub(super) fn client(
-        &self,
-        trust: Trust,
-        connect: Duration,
-    ) -> Result<&reqwest::Client, SourceError> {
-        let cell = match trust {
-            Trust::Verified => &self.shared.verified,
-            Trust::Unverified => &self.shared.unverified,
-            Trust::Loopback => &self.shared.loopback,
+    /// The limits for one registry.
+    pub(super) fn limits(&self, registry: &str) -> Limits {
+        let registries = self.shared.registries.lock();
+        let mut registries = registries.unwrap_or_else(PoisonError::into_inner);
+        let limits = registries
+            .entry(registry.to_owned())
+            .or_insert_with(|| Limits {
+                reads: Arc::new(Semaphore::new(MAX_READS)),
+                races: Arc::new(Semaphore::new(MAX_RACES)),
+                pace: Arc::default(),
+            });
+        limits.clone()
+    }
+
+    /// What is known of one host.
+    pub(super) fn health(&self, authority: &str) -> Arc<Health> {
+        let hosts = self.shared.health.lock();
+        let mut hosts = hosts.unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(hosts.entry(authority.to_owned()).or_default())
+    }
+
+    /// The client for this way to connect.
+    pub(super) fn client(&self, key: &ClientKey) -> Result<reqwest::Client, SourceError> {
+        let key = ClientKey {
+            spare: self.spare,
+            ..key.clone()
         };
-        if let Some(client) = cell.get() {
-            return Ok(client);
+        let clients = self.shared.clients.lock();
+        let mut clients = clients.unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
         }
-        install_crypto_provider();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("imgfs/", env!("CARGO_PKG_VERSION")))
-            // Redirects are followed by hand, with a decision about credentials at each.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(connect)
-            .tcp_nodelay(true)
-            // Retrying is one concern, in one place: `retry`.
-            .retry(reqwest::retry::never())
-            .tls_danger_accept_invalid_certs(trust != Trust::Verified);
-        if trust == Trust::Loopback {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|cause| SourceError::Client {
-            cause: super::http::innermost(&cause),
-        })?;
-        // Two threads may come here at once: the second client is dropped.
-        Ok(cell.get_or_init(|| client))
+        let client = new_client(&key)?;
+        clients.insert(key, client.clone());
+        Ok(client)
     }
 }
 
 impl fmt::Debug for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Network")
+    }
+}
+
+fn new_client(key: &ClientKey) -> Result<reqwest::Client, SourceError> {
+    install_crypto_provider();
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("imgfs/", env!("CARGO_PKG_VERSION")))
+        // Redirects are followed by hand, with a decision about credentials at each.
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(key.connect)
+        .tcp_nodelay(true)
+        // Retrying is one concern, in one place: `retry`.
+        .retry(reqwest::retry::never())
+        .tls_danger_accept_invalid_certs(key.tls.unverified);
+    if !key.proxied {
+        builder = builder.no_proxy();
+    }
+    for file in &key.tls.authorities {
+        let pem = read_pem(file)?;
+        let authorities = reqwest::Certificate::from_pem_bundle(&pem)
+            .ok()
+            .filter(|found| !found.is_empty())
+            .ok_or_else(|| bad_pem(file, "it has no certificate in PEM form"))?;
+        builder = builder.tls_certs_merge(authorities);
+    }
+    if let Some((certificate, secret_key)) = &key.tls.identity {
+        let mut pem = read_pem(certificate)?;
+        pem.push(b'\n');
+        pem.extend(read_pem(secret_key)?);
+        // The library's words could quote the key.
+        let identity = reqwest::Identity::from_pem(&pem).map_err(|_| {
+            bad_pem(
+                certificate,
+                &format!(
+                    "with {} it is no client certificate and key in PEM form",
+                    secret_key.display()
+                ),
+            )
+        })?;
+        builder = builder.identity(identity);
+    }
+    builder.build().map_err(|cause| SourceError::Client {
+        cause: super::http::innermost(&cause),
+    })
+}
+
+fn read_pem(file: &Path) -> Result<Vec<u8>, SourceError> {
+    use std::io::Read;
+    let mut pem = Vec::new();
+    std::fs::File::open(file)
+        .and_then(|open| open.take(MAX_PEM).read_to_end(&mut pem))
+        .map_err(|cause| SourceError::File {
+            path: file.to_owned(),
+            cause,
+        })?;
+    Ok(pem)
+}
+
+fn bad_pem(file: &Path, problem: &str) -> SourceError {
+    SourceError::Local {
+        path: file.to_owned(),
+        problem: problem.to_owned(),
     }
 }
 

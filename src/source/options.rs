@@ -42,6 +42,8 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// Without a single byte, once the answer has begun.
     pub stall: Duration,
+    /// Without a single byte, until the same is asked for on a second connection.
+    pub race: Duration,
     /// Longest time from the first failure to giving up, all retries and waits included, as long as no byte
     /// arrives. A reader that needs a hard deadline drops the future or stream.
     pub give_up: Duration,
@@ -53,6 +55,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             first_byte: Duration::from_secs(10),
             stall: Duration::from_secs(10),
+            race: Duration::from_secs(2),
             give_up: Duration::from_secs(30),
         }
     }

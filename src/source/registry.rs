@@ -18,14 +18,11 @@ use url::Url;
 use super::error::SourceError;
 use super::http::host_of;
 use super::options::Options;
+use super::stream::Provenance;
 use super::transport::{Answer, Request, Transport, protocol};
-use super::{BlobSource, ByteStream, Resolved, Traffic};
-use crate::oci::{
-    ACCEPT_MANIFESTS, DEFAULT_REGISTRY, Descriptor, Digest, MAX_MANIFEST_SIZE, MediaType,
-};
+use super::{BlobSource, ByteStream, Endpoint, Resolved, Traffic};
+use crate::oci::{ACCEPT_MANIFESTS, Descriptor, Digest, MAX_MANIFEST_SIZE, MediaType};
 
-/// Where Docker Hub's API is.
-const DOCKER_HUB_API: &str = "registry-1.docker.io";
 /// Ranges of one blob worth fetching at a time: more does not fill a line better and starves other layers.
 const PARALLEL_RANGES: usize = 4;
 /// Most redirected URLs kept; an image has fewer layers than that.
@@ -40,8 +37,6 @@ pub struct Registry {
 #[derive(Debug)]
 struct Inner {
     transport: Transport,
-    host: String,
-    repository: String,
     tag: Option<String>,
     digest: Option<Digest>,
     /// Where blobs were found when the registry redirected there.
@@ -52,22 +47,14 @@ struct Inner {
 impl Registry {
     /// A repository and what of it is meant. Nothing is sent yet.
     pub fn new(
-        host: &str,
-        repository: &str,
+        endpoint: Endpoint,
         tag: Option<&str>,
         digest: Option<Digest>,
         options: &Options,
     ) -> Result<Self, SourceError> {
-        let api = if host == DEFAULT_REGISTRY {
-            DOCKER_HUB_API
-        } else {
-            host
-        };
         Ok(Self {
             inner: Arc::new(Inner {
-                transport: Transport::new(options, host, api, repository)?,
-                host: host.to_owned(),
-                repository: repository.to_owned(),
+                transport: Transport::new(options, endpoint)?,
                 tag: tag.map(str::to_owned),
                 digest,
                 locations: Mutex::default(),
@@ -121,12 +108,12 @@ impl BlobSource for Registry {
         // Read whole, as it is small: so trying again needs no range.
         let name = descriptor.digest.to_string();
         let (_, body) = self.inner.get_manifest(&name, true).await?;
-        Ok(Box::pin(stream::once(async { Ok(body) })))
+        Ok(ByteStream::of(body))
     }
 
     async fn open(&self, blob: &Descriptor, range: Range<u64>) -> Result<ByteStream, SourceError> {
         if range.is_empty() {
-            return Ok(Box::pin(stream::empty()));
+            return Ok(ByteStream::of(Bytes::new()));
         }
         if range.end > blob.size {
             return Err(SourceError::Size {
@@ -138,12 +125,19 @@ impl BlobSource for Registry {
         self.inner.open_blob(blob, range).await
     }
 
+    fn reject(&self, blob: &Descriptor, _: &Provenance) -> bool {
+        // Another URL may lead to another server.
+        self.inner.locations().remove(&blob.digest);
+        true
+    }
+
     fn traffic(&self) -> Traffic {
         self.inner.transport.traffic()
     }
 
     fn describe(&self) -> String {
-        format!("{}/{}", self.inner.host, self.inner.repository)
+        let endpoint = self.inner.transport.endpoint();
+        format!("{}/{}", endpoint.authority, endpoint.repository)
     }
 
     fn parallel_ranges(&self) -> usize {
@@ -176,7 +170,7 @@ impl Inner {
             may_downgrade: false,
             what: &what,
         };
-        let answer = self.transport.request(&self.repository, &request).await?;
+        let answer = self.transport.request(&request).await?;
         // Failures are left to the GET that follows: it brings the server's words.
         Ok(answer.response.status() == StatusCode::OK
             && content_digest(answer.response.headers()) == Some(known.digest))
@@ -197,7 +191,7 @@ impl Inner {
             may_downgrade: digest_is_known,
             what: &what,
         };
-        let answer = self.transport.request(&self.repository, &request).await?;
+        let answer = self.transport.request(&request).await?;
         if answer.response.status() != StatusCode::OK {
             return Err(self.transport.error(answer, &what).await);
         }
@@ -212,7 +206,7 @@ impl Inner {
         blob: &Descriptor,
         range: Range<u64>,
     ) -> Result<ByteStream, SourceError> {
-        let what = format!("blob {}@{}", self.repository, blob.digest);
+        let what = format!("blob {}@{}", self.repository(), blob.digest);
         let path = format!("blobs/{}", blob.digest);
         let header = range_header(&range);
         let whole = range == (0..blob.size);
@@ -267,16 +261,16 @@ impl Inner {
         let cached = self.locations().get(&blob.digest).cloned();
         let answer = match &cached {
             Some(url) => self.transport.request_foreign(url, request).await?,
-            None => self.transport.request(&self.repository, request).await?,
+            None => self.transport.request(request).await?,
         };
         let answer = if answer.foreign && has_expired(answer.response.status()) {
             tracing::debug!(
                 "{} refuses the URL it was redirected to: asking {} again",
                 host_of(&answer.url),
-                self.host
+                self.transport.endpoint().authority
             );
             self.locations().remove(&blob.digest);
-            self.transport.request(&self.repository, request).await?
+            self.transport.request(request).await?
         } else {
             answer
         };
@@ -296,9 +290,13 @@ impl Inner {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn repository(&self) -> &str {
+        &self.transport.endpoint().repository
+    }
+
     fn named_manifest(&self, name: &str, is_digest: bool) -> String {
         let separator = if is_digest { '@' } else { ':' };
-        format!("image {}{separator}{name}", self.repository)
+        format!("image {}{separator}{name}", self.repository())
     }
 }
 
@@ -441,7 +439,7 @@ struct Body {
 }
 
 fn body_stream(body: Body) -> ByteStream {
-    Box::pin(stream::try_unfold(body, |mut body| async move {
+    ByteStream::new(stream::try_unfold(body, |mut body| async move {
         while body.remaining > 0 {
             let http = &body.registry.transport.http;
             let piece = http

@@ -16,6 +16,7 @@ use futures_util::{StreamExt, stream};
 
 use super::error::SourceError;
 use super::options::RetryPolicy;
+use super::stream::Provenance;
 use super::{BlobSource, ByteStream, Resolved, Traffic};
 use crate::oci::Descriptor;
 
@@ -66,9 +67,12 @@ impl Failures {
         if !err.is_transient() || self.count >= self.policy.attempts {
             return Err(err);
         }
-        let wait = err
-            .retry_after()
-            .unwrap_or_else(|| backoff(&self.policy, self.count, RandomState::new().hash_one(0)));
+        let random = RandomState::new().hash_one(0);
+        let wait = match err.retry_after() {
+            // All who were told the same time must not come back at the same time.
+            Some(wait) => wait + backoff(&self.policy, 1, random),
+            None => backoff(&self.policy, self.count, random),
+        };
         if since.elapsed() + wait >= self.give_up {
             return Err(err);
         }
@@ -124,16 +128,20 @@ impl BlobSource for Retrying {
             current: None,
             failures: self.failures(),
             resumptions: 0,
+            provenance: Provenance::default(),
         };
         // The first answer is waited for here, so that errors show where they can be acted on.
         transfer.ensure_open().await?;
-        Ok(Box::pin(stream::try_unfold(
-            transfer,
-            |mut transfer| async move {
-                let piece = transfer.next().await?;
-                Ok(piece.map(|piece| (piece, transfer)))
-            },
-        )))
+        let provenance = transfer.provenance.clone();
+        let pieces = stream::try_unfold(transfer, |mut transfer| async move {
+            let piece = transfer.next().await?;
+            Ok(piece.map(|piece| (piece, transfer)))
+        });
+        Ok(ByteStream::from(provenance, pieces))
+    }
+
+    fn reject(&self, blob: &Descriptor, provenance: &Provenance) -> bool {
+        self.inside.reject(blob, provenance)
     }
 
     fn traffic(&self) -> Traffic {
@@ -165,6 +173,7 @@ struct Transfer {
     opened_at: u64,
     failures: Failures,
     resumptions: u64,
+    provenance: Provenance,
 }
 
 impl Transfer {
@@ -188,6 +197,7 @@ impl Transfer {
         while !self.range.is_empty() {
             match self.ensure_open().await?.next().await {
                 Some(Ok(piece)) => {
+                    self.note_provenance();
                     self.range.start += piece.len() as u64;
                     self.failures.forget();
                     return Ok(Some(piece));
@@ -214,6 +224,12 @@ impl Transfer {
             }
         }
         Ok(None)
+    }
+
+    fn note_provenance(&self) {
+        if let Some(current) = &self.current {
+            self.provenance.add(&current.provenance());
+        }
     }
 
     /// Whether the request that just broke off brought anything.

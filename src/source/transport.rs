@@ -13,8 +13,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION,
-    RANGE, WWW_AUTHENTICATE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, HeaderMap, HeaderName, HeaderValue,
+    LOCATION, RANGE, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
@@ -22,9 +22,9 @@ use url::Url;
 use super::Traffic;
 use super::auth::Authenticator;
 use super::challenge::parse_challenges;
+use super::endpoint::{Endpoint, Scheme};
 use super::error::SourceError;
 use super::http::{Http, SendError, host_of};
-use super::network::Trust;
 use super::options::Options;
 
 /// Redirects followed for one request, as Go's client does.
@@ -35,14 +35,14 @@ const MAX_REDIRECTS: usize = 10;
 pub(super) struct Transport {
     pub(super) http: Http,
     auth: Authenticator,
-    /// Host and port of the API.
-    api: String,
-    /// Whether http may be tried where TLS is not spoken.
-    may_fall_back: bool,
+    endpoint: Endpoint,
+    /// The endpoint's headers, marked as sensitive.
+    headers: HeaderMap,
+    /// Whether http is spoken.
     plain: AtomicBool,
 }
 
-/// One request, relative to `/v2/<repository>/`.
+/// One request, relative to the repository's URL.
 #[derive(Debug, Clone)]
 pub(super) struct Request<'a> {
     pub(super) method: Method,
@@ -65,33 +65,25 @@ pub(super) struct Answer {
 }
 
 impl Transport {
-    /// `host` as in the reference, `api` where it is reached.
-    pub(super) fn new(
-        options: &Options,
-        host: &str,
-        api: &str,
-        repository: &str,
-    ) -> Result<Self, SourceError> {
-        let url = registry_url("https", api, "", "")?;
-        let trust = if is_loopback(&url) {
-            Trust::Loopback
-        } else if options.insecure {
-            Trust::Unverified
-        } else {
-            Trust::Verified
-        };
+    pub(super) fn new(options: &Options, endpoint: Endpoint) -> Result<Self, SourceError> {
+        let url = registry_url("https", &endpoint, "")?;
+        let name = url.host_str().unwrap_or_default();
         Ok(Self {
-            http: Http::new(
-                options.network.clone(),
-                options.timeouts,
-                url.host_str().unwrap_or_default(),
-                trust,
+            http: Http::new(options.network.clone(), options.timeouts, name, &endpoint),
+            auth: Authenticator::new(
+                options.credentials.clone(),
+                (endpoint.credentials.as_ref()).map_or("", |key| key.host.as_str()),
+                &endpoint.repository,
             ),
-            auth: Authenticator::new(options.credentials.clone(), host, repository),
-            api: api.to_owned(),
-            may_fall_back: !options.plain_http && trust != Trust::Verified,
-            plain: AtomicBool::new(options.plain_http),
+            headers: endpoint_headers(&endpoint)?,
+            plain: AtomicBool::new(endpoint.scheme == Scheme::Http),
+            endpoint,
         })
+    }
+
+    /// Where it sends its requests.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     pub(super) fn traffic(&self) -> Traffic {
@@ -99,12 +91,8 @@ impl Transport {
     }
 
     /// Sends a request to the registry, authenticates if asked to, and follows redirects.
-    pub(super) async fn request(
-        &self,
-        repository: &str,
-        request: &Request<'_>,
-    ) -> Result<Answer, SourceError> {
-        let mut base = self.base(repository, request.path)?;
+    pub(super) async fn request(&self, request: &Request<'_>) -> Result<Answer, SourceError> {
+        let mut base = self.base(request.path)?;
         let mut url = base.clone();
         let mut redirects = 0;
         let mut challenged = false;
@@ -115,7 +103,10 @@ impl Transport {
             } else {
                 self.auth.header(&self.http).await?
             };
-            let headers = headers(request, authorization.as_ref());
+            let mut headers = headers(request, authorization.as_ref());
+            if !foreign {
+                headers.extend(self.headers.clone());
+            }
             let sent = self
                 .http
                 .send(request.method.clone(), &url, headers, request.what)
@@ -123,11 +114,16 @@ impl Transport {
             let response = match sent {
                 Ok(response) => response,
                 Err(SendError { not_tls: true, .. })
-                    if self.may_fall_back && !foreign && url.scheme() == "https" =>
+                    if self.endpoint.scheme == Scheme::HttpsOrHttp
+                        && !foreign
+                        && url.scheme() == "https" =>
                 {
-                    tracing::debug!("{} does not speak TLS: going on with http", self.api);
+                    tracing::debug!(
+                        "{} does not speak TLS: going on with http",
+                        self.endpoint.authority
+                    );
                     self.plain.store(true, Ordering::Relaxed);
-                    base = self.base(repository, request.path)?;
+                    base = self.base(request.path)?;
                     url = base.clone();
                     continue;
                 }
@@ -208,32 +204,51 @@ impl Transport {
             .await
     }
 
-    fn base(&self, repository: &str, path: &str) -> Result<Url, SourceError> {
+    fn base(&self, path: &str) -> Result<Url, SourceError> {
         let scheme = if self.plain.load(Ordering::Relaxed) {
             "http"
         } else {
             "https"
         };
-        registry_url(scheme, &self.api, repository, path)
+        registry_url(scheme, &self.endpoint, path)
     }
 }
 
-fn registry_url(scheme: &str, api: &str, repository: &str, path: &str) -> Result<Url, SourceError> {
-    let text = format!("{scheme}://{api}/v2/{repository}/{path}");
-    text.parse().map_err(|cause| SourceError::Protocol {
-        host: api.to_owned(),
+fn registry_url(scheme: &str, endpoint: &Endpoint, path: &str) -> Result<Url, SourceError> {
+    let Endpoint {
+        authority,
+        api_path,
+        repository,
+        namespace,
+        ..
+    } = endpoint;
+    let text = format!("{scheme}://{authority}{api_path}/{repository}/{path}");
+    let mut url: Url = text.parse().map_err(|cause| SourceError::Protocol {
+        host: authority.clone(),
         what: "the registry's address".to_owned(),
         problem: format!("no URL: {cause}"),
-    })
+    })?;
+    if let Some(namespace) = namespace {
+        url.query_pairs_mut().append_pair("ns", namespace);
+    }
+    Ok(url)
 }
 
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
+fn endpoint_headers(endpoint: &Endpoint) -> Result<HeaderMap, SourceError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &endpoint.headers {
+        let parsed = HeaderName::from_bytes(name.as_bytes())
+            .ok()
+            .zip(HeaderValue::from_str(value.expose()).ok());
+        let (parsed, mut value) = parsed.ok_or_else(|| SourceError::Protocol {
+            host: endpoint.authority.clone(),
+            what: endpoint.why.clone(),
+            problem: format!("the header {name:?} or its value cannot be sent"),
+        })?;
+        value.set_sensitive(true);
+        headers.append(parsed, value);
     }
+    Ok(headers)
 }
 
 fn headers(request: &Request<'_>, authorization: Option<&HeaderValue>) -> HeaderMap {

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::files::{publish, read_if_there};
@@ -102,7 +101,7 @@ impl CachedDocuments {
     fn cached(&self, descriptor: &Descriptor) -> Option<ByteStream> {
         // An unreadable cache is as good as an empty one here: the source is asked instead.
         let bytes = self.store.document(&descriptor.digest).ok().flatten()?;
-        Some(Box::pin(futures_util::stream::iter([Ok(bytes)])))
+        Some(ByteStream::of(bytes))
     }
 
     async fn keep(
@@ -112,7 +111,7 @@ impl CachedDocuments {
     ) -> Result<ByteStream, SourceError> {
         let bytes = read_verified(stream, descriptor, MAX_CONFIG_SIZE).await?;
         self.store.keep_document(&descriptor.digest, &bytes);
-        Ok(futures_util::stream::iter([Ok(bytes)]).boxed())
+        Ok(ByteStream::of(bytes))
     }
 }
 

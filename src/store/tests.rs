@@ -35,7 +35,7 @@ impl BlobSource for Memory {
         if self.corrupt.load(Ordering::Relaxed) {
             bytes = bytes.iter().map(|byte| !byte).collect();
         }
-        Ok(Box::pin(futures_util::stream::iter([Ok(bytes)])))
+        Ok(ByteStream::of(bytes))
     }
 
     fn traffic(&self) -> Traffic {

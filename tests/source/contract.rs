@@ -44,7 +44,7 @@ pub async fn contract(name: &str, source: &dyn BlobSource, expected: &Image) {
         source
             .open_manifest(&absent)
             .await
-            .unwrap_or_else(|err| Box::pin(futures_util::stream::once(async { Err(err) }))),
+            .unwrap_or_else(|err| ByteStream::new(futures_util::stream::once(async { Err(err) }))),
     )
     .await;
     assert!(manifest.is_err(), "{name}");

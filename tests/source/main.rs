@@ -39,6 +39,7 @@ fn options() -> Options {
             connect: Duration::from_secs(5),
             first_byte: Duration::from_secs(5),
             stall: Duration::from_secs(5),
+            race: Duration::from_secs(5),
             give_up: Duration::from_secs(20),
         },
         retry: RetryPolicy {
