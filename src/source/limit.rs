@@ -50,8 +50,8 @@ impl BlobSource for Limited {
         Ok(hold(permit, self.inside.open(blob, range).await?))
     }
 
-    fn reject(&self, blob: &Descriptor, provenance: &Provenance) -> bool {
-        self.inside.reject(blob, provenance)
+    fn reject(&self, blob: &Descriptor, at: u64, provenance: &Provenance) -> bool {
+        self.inside.reject(blob, at, provenance)
     }
 
     fn traffic(&self) -> Traffic {

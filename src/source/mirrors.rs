@@ -4,7 +4,7 @@
 //! one, and that is said once; the last one's failure is the answer. A host that is dead rests meanwhile
 //! ([`super::health`]).
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -17,7 +17,7 @@ use super::stream::Provenance;
 use super::{BlobSource, ByteStream, Resolved, SourceError, Traffic, read_verified};
 use crate::oci::{Descriptor, Digest, MAX_MANIFEST_SIZE};
 
-/// Times in a row that the last host may give wrong bytes of one blob before a reader is told: the second time
+/// Times that the last host may give wrong bytes for one place of a blob before a reader is told: the second time
 /// it is hardly the network.
 const LAST_HOSTS_LIES: u32 = 2;
 
@@ -35,10 +35,19 @@ pub(super) struct Mirrored {
     hosts: Arc<[Host]>,
     /// Whether the reference has a digest: then any host may resolve it.
     pinned: bool,
-    /// How often in a row which host gave wrong bytes of a blob.
-    lies: Mutex<HashMap<Digest, BTreeMap<usize, u32>>>,
+    /// Of which blobs wrong bytes came.
+    lies: Mutex<HashMap<Digest, Lies>>,
     /// The last problem of each host that was passed over.
     problems: Mutex<BTreeMap<usize, String>>,
+}
+
+/// Wrong bytes of one blob.
+#[derive(Default)]
+struct Lies {
+    /// The hosts they came from that others can stand in for: they are not asked for this blob again.
+    liars: BTreeSet<usize>,
+    /// How often the last host gave them, by where in the blob.
+    last_host: BTreeMap<u64, u32>,
 }
 
 impl Mirrored {
@@ -61,17 +70,9 @@ impl Mirrored {
 
     /// Goes through the hosts that may be asked for a blob or manifest.
     fn tries_for(&self, digest: &Digest) -> Tries<'_> {
-        let mut lies = self.lies();
-        let honest = |host: &usize| {
-            let told = lies.get(digest).and_then(|hosts| hosts.get(host));
-            told.copied().unwrap_or(0) < self.lies_allowed(*host)
-        };
-        let serving: VecDeque<usize> = self.serving(|serves| serves.digests);
-        let left: VecDeque<usize> = serving.iter().copied().filter(honest).collect();
-        if left.is_empty() {
-            // Who asks again after all of them lied gets all of them again.
-            lies.remove(digest);
-            return Tries::new(self, serving);
+        let mut left = self.serving(|serves| serves.digests);
+        if let Some(lies) = self.lies().get(digest) {
+            left.retain(|host| !lies.liars.contains(host));
         }
         Tries::new(self, left)
     }
@@ -84,14 +85,7 @@ impl Mirrored {
             .collect()
     }
 
-    fn lies_allowed(&self, host: usize) -> u32 {
-        match self.tolerance(host) {
-            Tolerance::Replaceable => 1,
-            Tolerance::Last => LAST_HOSTS_LIES,
-        }
-    }
-
-    fn lies(&self) -> MutexGuard<'_, HashMap<Digest, BTreeMap<usize, u32>>> {
+    fn lies(&self) -> MutexGuard<'_, HashMap<Digest, Lies>> {
         self.lies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -238,44 +232,36 @@ impl BlobSource for Mirrored {
         }
     }
 
-    fn reject(&self, blob: &Descriptor, provenance: &Provenance) -> bool {
+    fn reject(&self, blob: &Descriptor, at: u64, provenance: &Provenance) -> bool {
         let suspects = provenance.hosts();
-        let mut names = Vec::new();
-        {
-            let mut lies = self.lies();
-            let counts = lies.entry(blob.digest).or_default();
-            for position in &suspects {
-                *counts.entry(*position).or_default() += 1;
-            }
-        }
+        let problem = format!("wrong bytes of blob {} came from it", blob.digest);
         for position in &suspects {
             if let Some(host) = self.hosts.get(*position) {
-                names.push(host.name.as_str());
-                host.source.reject(blob, provenance);
+                host.source.reject(blob, at, provenance);
+                match self.tolerance(*position) {
+                    Tolerance::Replaceable => self.report(*position, &problem),
+                    Tolerance::Last => tracing::warn!("{}: {problem}", host.name),
+                }
             }
         }
-        let problem = format!("wrong bytes of blob {} came from it", blob.digest);
-        match (&suspects.first(), suspects.len()) {
-            (Some(position), 1) if self.tolerance(**position) == Tolerance::Replaceable => {
-                self.report(**position, &problem);
-            }
-            _ => tracing::warn!(
-                "wrong bytes of blob {} came from {}",
-                blob.digest,
-                names.join(" or ")
-            ),
-        }
-        let lies = self.lies();
-        let told = |host: &usize| {
-            let counts = lies.get(&blob.digest);
-            counts
-                .and_then(|counts| counts.get(host))
-                .copied()
-                .unwrap_or(0)
-        };
-        self.serving(|serves| serves.digests)
+        let mut all_lies = self.lies();
+        let lies = all_lies.entry(blob.digest).or_default();
+        let is_last = |host: &usize| self.tolerance(*host) == Tolerance::Last;
+        // Of several who gave bytes any may be the liar: all are left alone, and the last host is asked for all.
+        lies.liars
+            .extend(suspects.iter().filter(|host| !is_last(host)));
+        let others = self.serving(|serves| serves.digests);
+        let others = others
             .iter()
-            .any(|host| told(host) < self.lies_allowed(*host))
+            .any(|host| !lies.liars.contains(host) && !is_last(host));
+        let told = lies.last_host.entry(at).or_default();
+        *told += u32::from(suspects.iter().any(is_last));
+        let again = others || *told < LAST_HOSTS_LIES;
+        if !again {
+            // The reader is told; whoever asks next starts from the beginning.
+            all_lies.remove(&blob.digest);
+        }
+        again
     }
 
     fn traffic(&self) -> Traffic {

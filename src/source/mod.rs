@@ -93,9 +93,9 @@ pub trait BlobSource: Send + Sync {
     /// Opens the bytes `range` of a blob (config or layer).
     async fn open(&self, blob: &Descriptor, range: Range<u64>) -> Result<ByteStream, SourceError>;
 
-    /// Takes note that bytes of `blob` were wrong, and who gave them. Says whether asking again at once may bring
+    /// Takes note that bytes of `blob` from offset `at` on were wrong, and who gave them. Says whether asking again at once may bring
     /// the right ones.
-    fn reject(&self, _blob: &Descriptor, _provenance: &Provenance) -> bool {
+    fn reject(&self, _blob: &Descriptor, _at: u64, _provenance: &Provenance) -> bool {
         // A file gives the same bytes again.
         false
     }
@@ -177,6 +177,25 @@ pub fn host_platform() -> Platform {
     // Only 32-bit arm needs it; without it the common default holds.
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     Platform::host(std::env::consts::OS, std::env::consts::ARCH, &cpuinfo)
+}
+
+/// Reads a whole small blob, from the next host if one gives wrong bytes. `limit` bounds memory.
+pub async fn read_blob(
+    source: &dyn BlobSource,
+    blob: &Descriptor,
+    limit: u64,
+) -> Result<Bytes, SourceError> {
+    loop {
+        let stream = source.open(blob, 0..blob.size.min(limit)).await?;
+        let provenance = stream.provenance();
+        let err = match read_verified(stream, blob, limit).await {
+            Err(err @ (SourceError::Digest { .. } | SourceError::Size { .. })) => err,
+            result => return result,
+        };
+        if !source.reject(blob, 0, &provenance) {
+            return Err(err);
+        }
+    }
 }
 
 /// Reads a whole small blob or manifest from `stream` and checks size and digest before anyone sees a byte.

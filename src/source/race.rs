@@ -99,11 +99,11 @@ impl BlobSource for Racing {
         Ok(ByteStream::from(provenance, pieces))
     }
 
-    fn reject(&self, blob: &Descriptor, provenance: &Provenance) -> bool {
+    fn reject(&self, blob: &Descriptor, at: u64, provenance: &Provenance) -> bool {
         // Both list the same hosts.
         let [usual, spare] = &self.lanes;
-        spare.reject(blob, provenance);
-        usual.reject(blob, provenance)
+        spare.reject(blob, at, provenance);
+        usual.reject(blob, at, provenance)
     }
 
     fn traffic(&self) -> Traffic {

@@ -125,7 +125,7 @@ impl BlobSource for Registry {
         self.inner.open_blob(blob, range).await
     }
 
-    fn reject(&self, blob: &Descriptor, _: &Provenance) -> bool {
+    fn reject(&self, blob: &Descriptor, _: u64, _: &Provenance) -> bool {
         // Another URL may lead to another server.
         self.inner.locations().remove(&blob.digest);
         true

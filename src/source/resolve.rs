@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::error::SourceError;
-use super::{BlobSource, read_verified};
+use super::{BlobSource, read_blob, read_verified};
 use crate::oci::{
     Descriptor, Digest, Document, ImageConfig, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Manifest,
     ManifestError, MediaType, Platform, PlatformMatcher, may_be_image,
@@ -248,13 +248,7 @@ async fn complete(
             });
         }
     }
-    let stream = source
-        .open(
-            &manifest.config,
-            0..manifest.config.size.min(MAX_CONFIG_SIZE),
-        )
-        .await?;
-    let body = read_verified(stream, &manifest.config, MAX_CONFIG_SIZE).await?;
+    let body = read_blob(source, &manifest.config, MAX_CONFIG_SIZE).await?;
     let config = match ImageConfig::parse(&body, manifest.layers.len()) {
         Ok(config) => config,
         // Artifacts have configs of their own types; images with an unknown type are known to exist.

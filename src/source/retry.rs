@@ -140,8 +140,8 @@ impl BlobSource for Retrying {
         Ok(ByteStream::from(provenance, pieces))
     }
 
-    fn reject(&self, blob: &Descriptor, provenance: &Provenance) -> bool {
-        self.inside.reject(blob, provenance)
+    fn reject(&self, blob: &Descriptor, at: u64, provenance: &Provenance) -> bool {
+        self.inside.reject(blob, at, provenance)
     }
 
     fn traffic(&self) -> Traffic {

@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{publish, read_if_there};
 use super::{Store, StoreError};
-use crate::oci::{Descriptor, Digest, MAX_CONFIG_SIZE, MediaType};
-use crate::source::{BlobSource, ByteStream, Resolved, SourceError, Traffic, read_verified};
+use crate::oci::{Descriptor, Digest, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, MediaType};
+use crate::source::{
+    BlobSource, ByteStream, Provenance, Resolved, SourceError, Traffic, read_blob, read_verified,
+};
 
 /// What a reference pointed to when its source was last asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,16 +105,6 @@ impl CachedDocuments {
         let bytes = self.store.document(&descriptor.digest).ok().flatten()?;
         Some(ByteStream::of(bytes))
     }
-
-    async fn keep(
-        &self,
-        stream: ByteStream,
-        descriptor: &Descriptor,
-    ) -> Result<ByteStream, SourceError> {
-        let bytes = read_verified(stream, descriptor, MAX_CONFIG_SIZE).await?;
-        self.store.keep_document(&descriptor.digest, &bytes);
-        Ok(ByteStream::of(bytes))
-    }
 }
 
 #[async_trait::async_trait]
@@ -137,8 +129,10 @@ impl BlobSource for CachedDocuments {
         if let Some(stream) = self.cached(descriptor) {
             return Ok(stream);
         }
-        self.keep(self.inner.open_manifest(descriptor).await?, descriptor)
-            .await
+        let stream = self.inner.open_manifest(descriptor).await?;
+        let bytes = read_verified(stream, descriptor, MAX_MANIFEST_SIZE).await?;
+        self.store.keep_document(&descriptor.digest, &bytes);
+        Ok(ByteStream::of(bytes))
     }
 
     async fn open(&self, blob: &Descriptor, range: Range<u64>) -> Result<ByteStream, SourceError> {
@@ -148,7 +142,13 @@ impl BlobSource for CachedDocuments {
         if let Some(stream) = self.cached(blob) {
             return Ok(stream);
         }
-        self.keep(self.inner.open(blob, range).await?, blob).await
+        let bytes = read_blob(&*self.inner, blob, MAX_CONFIG_SIZE).await?;
+        self.store.keep_document(&blob.digest, &bytes);
+        Ok(ByteStream::of(bytes))
+    }
+
+    fn reject(&self, blob: &Descriptor, at: u64, provenance: &Provenance) -> bool {
+        self.inner.reject(blob, at, provenance)
     }
 
     fn traffic(&self) -> Traffic {

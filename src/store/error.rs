@@ -68,14 +68,18 @@ pub enum StoreError {
         span: usize,
         /// What differs.
         cause: SpanError,
+        /// Whether another host, or the same once more, may give the right bytes.
+        again: bool,
     },
     /// A read's bytes did not come in time.
-    #[error("layer {layer}: the bytes did not come within {limit:?}", layer = layer.short())]
+    #[error("layer {layer}: the bytes did not come within {limit:?}{cause}", layer = layer.short())]
     Deadline {
         /// Which layer.
         layer: Digest,
         /// How long the read waited.
         limit: std::time::Duration,
+        /// What failed meanwhile, with a colon in front, or empty.
+        cause: String,
     },
     /// The layer turned out to contradict what is known about it.
     #[error("layer {layer} is quarantined: {reason}", layer = layer.short())]
@@ -104,6 +108,49 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the same may work later without anybody's doing.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Fetch { cause, .. } | Self::Source(cause) => cause.is_transient(),
+            Self::Span { again, .. } => *again,
+            Self::Deadline { .. } => true,
+            Self::Shared(inner) => inner.may_pass(),
+            Self::Io { .. }
+            | Self::Corrupt { .. }
+            | Self::Layer { .. }
+            | Self::Index { .. }
+            | Self::Quarantined { .. }
+            | Self::OutOfRange { .. }
+            | Self::Worker(_) => false,
+        }
+    }
+
+    /// Whether it is the source's, so that somebody's doing may mend it: a login, a repaired registry.
+    pub(super) fn is_of_source(&self) -> bool {
+        match self {
+            Self::Fetch { .. } | Self::Source(_) | Self::Span { .. } | Self::Deadline { .. } => {
+                true
+            }
+            Self::Shared(inner) => inner.is_of_source(),
+            Self::Io { .. }
+            | Self::Corrupt { .. }
+            | Self::Layer { .. }
+            | Self::Index { .. }
+            | Self::Quarantined { .. }
+            | Self::OutOfRange { .. }
+            | Self::Worker(_) => false,
+        }
+    }
+
+    /// Whether the next attempt goes elsewhere, so that waiting helps nobody.
+    pub(super) fn is_worth_asking_again_at_once(&self) -> bool {
+        match self {
+            Self::Span { again, .. } => *again,
+            Self::Shared(inner) => inner.is_worth_asking_again_at_once(),
+            _ => false,
+        }
+    }
+
     /// An I/O error with what was attempted.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |cause| Self::Io {

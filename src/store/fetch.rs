@@ -10,7 +10,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
@@ -26,10 +25,6 @@ use crate::source::{ByteStream, SourceError};
 const MAX_RUN: u64 = 8 << 20;
 /// Most spans read ahead: at a third of a MiB each about the transfer of two round trips at 200 Mbit/s.
 const MAX_AHEAD: usize = 16;
-
-/// Longest time one read waits for its spans: a program that waits for a read cannot be killed meanwhile. The
-/// fetch itself goes on and helps the next read.
-const READ_DEADLINE: Duration = Duration::from_secs(60);
 
 type Outcome = Option<Result<(), Arc<StoreError>>>;
 
@@ -80,8 +75,19 @@ impl ReadAhead {
 }
 
 impl LayerReader {
-    /// Makes sure that the spans `ids` can be read, fetching those that are missing.
+    /// Makes sure that the spans `ids` can be read, fetching those that are missing. Waits and tries again as
+    /// [`super::patience`] says; a fetch that comes too late for its reader goes on and helps the next one.
     pub(super) async fn ensure(self: &Arc<Self>, ids: Range<usize>) -> Result<(), StoreError> {
+        let mut waiting = self.store.patience.begin(self.blob.digest);
+        loop {
+            match waiting.limit(self.ensure_once(ids.clone())).await {
+                Ok(()) => return Ok(()),
+                Err(err) => waiting.pause(err).await?,
+            }
+        }
+    }
+
+    async fn ensure_once(self: &Arc<Self>, ids: Range<usize>) -> Result<(), StoreError> {
         let missing: Vec<usize> = ids.filter(|id| !self.is_here(*id)).collect();
         let (Some(first), Some(last)) = (missing.first(), missing.last()) else {
             return Ok(());
@@ -92,13 +98,8 @@ impl LayerReader {
             let reader = Arc::clone(self);
             tokio::spawn(Flight { reader, run }.fetch());
         }
-        let deadline = tokio::time::Instant::now() + READ_DEADLINE;
         for mut outcome in waiting {
-            let result = tokio::time::timeout_at(deadline, outcome.wait_for(Option::is_some)).await;
-            let result = result.map_err(|_| StoreError::Deadline {
-                layer: self.blob.digest,
-                limit: READ_DEADLINE,
-            })?;
+            let result = outcome.wait_for(Option::is_some).await;
             // The sender is gone without a word only if its task died.
             let result = result.map_err(|_| StoreError::Worker("fetch"))?;
             if let Some(Err(err)) = &*result {
@@ -232,19 +233,19 @@ impl LayerReader {
                 let result = decoder
                     .decode(span, &compressed)
                     .map(|bytes| reader.accept(id, span, bytes));
-                (
-                    decoder,
-                    result.map_err(|cause| StoreError::Span {
-                        layer,
-                        span: id,
-                        cause,
-                    }),
-                )
+                (decoder, result)
             };
             let (back, result) = tokio::task::spawn_blocking(work)
                 .await
                 .map_err(|_| StoreError::Worker("decoding"))?;
-            result?;
+            result.map_err(|cause| StoreError::Span {
+                layer,
+                span: id,
+                cause,
+                again: self
+                    .source
+                    .reject(&self.blob, position, &stream.provenance()),
+            })?;
             decoder = back;
             if let Some((id, Some(sender))) = run.pop_front() {
                 self.land(id, &sender, Ok(()));

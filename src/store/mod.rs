@@ -19,6 +19,7 @@ mod fetch;
 mod files;
 mod first_contact;
 mod parts;
+mod patience;
 mod reader;
 mod recent;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use documents::{CachedDocuments, Offline, TagRecord};
 pub use error::StoreError;
 pub use evict::{DEFAULT_LIMIT, Evicted};
 pub use first_contact::Progress;
+pub use patience::{OnError, ReadPolicy};
 pub use reader::{Counters, LayerReader};
 
 use crate::layer::{IndexError, LayerIndex};
@@ -60,6 +62,7 @@ pub struct Store {
     decoders: Arc<Semaphore>,
     warned: AtomicBool,
     recent: recent::RecentSpans,
+    patience: patience::Patience,
     /// Bytes written by lazy fetches since the limit was looked at.
     written: AtomicU64,
 }
@@ -86,8 +89,23 @@ impl Store {
             decoders: Arc::new(Semaphore::new(cores)),
             warned: AtomicBool::new(false),
             recent: recent::RecentSpans::default(),
+            patience: patience::Patience::new(ReadPolicy::default()),
             written: AtomicU64::new(0),
         })
+    }
+
+    /// The same with reads as patient as this.
+    #[must_use]
+    pub fn with_reads(self, policy: ReadPolicy) -> Self {
+        Self {
+            patience: patience::Patience::new(policy),
+            ..self
+        }
+    }
+
+    /// Reads that wait for ever ([`OnError::Retry`]) fail from now on: the mount has to end.
+    pub fn stop_waiting(&self) {
+        self.patience.end();
     }
 
     /// The index of a layer, if it is here and intact. A bad or older file counts as none and is made anew.

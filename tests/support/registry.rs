@@ -58,6 +58,8 @@ pub enum Fault {
     Corrupt,
     /// The body stops after this many bytes, the connection stays open.
     Stall(u64),
+    /// The body comes in small pieces, so many KiB in a second.
+    Drip(u32),
     /// No answer, the connection stays open.
     Silence,
     /// No answer, the connection is closed.

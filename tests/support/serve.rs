@@ -257,6 +257,8 @@ struct Faults {
     corrupt: bool,
     break_after: Option<u64>,
     stall_after: Option<u64>,
+    /// KiB in a second.
+    drip: Option<u32>,
 }
 
 fn with_fault(
@@ -292,6 +294,7 @@ fn with_fault(
         Fault::Truncate(length) => faults.break_after = Some(length),
         Fault::Corrupt => faults.corrupt = true,
         Fault::Stall(length) => faults.stall_after = Some(length),
+        Fault::Drip(speed) => faults.drip = Some(speed),
     }
     Answer::Response(serve_found(found, request, state, &faults))
 }
@@ -366,13 +369,27 @@ fn stream_body(body: &Bytes, state: &Arc<State>, faults: &Faults) -> Body {
     let breaks = faults.break_after.is_some();
     let good = body.slice(..end);
     let state = Arc::clone(state);
+    // Few enough waits for a timer of milliseconds.
+    let (size, wait) = match faults.drip {
+        None => (256 << 10, None),
+        Some(speed) => {
+            let size = usize::try_from((speed << 10) / 64).unwrap().max(1);
+            (size, Some(std::time::Duration::from_secs(1) / 64))
+        }
+    };
     let pieces: Vec<Bytes> = (0..good.len())
-        .step_by(256 << 10)
-        .map(|at| good.slice(at..good.len().min(at + (256 << 10))))
+        .step_by(size)
+        .map(|at| good.slice(at..good.len().min(at + size)))
         .collect();
-    let pieces = stream::iter(pieces).map(move |piece| {
-        state.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
-        Ok(Frame::data(piece))
+    let pieces = stream::iter(pieces).then(move |piece| {
+        let state = Arc::clone(&state);
+        async move {
+            if let Some(wait) = wait {
+                tokio::time::sleep(wait).await;
+            }
+            state.bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            Ok(Frame::data(piece))
+        }
     });
     // A pause lets what was sent reach the client before the connection ends.
     let end = stream::once(async move {
