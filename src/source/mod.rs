@@ -25,6 +25,7 @@ mod health;
 mod http;
 mod layout;
 mod limit;
+mod location;
 mod mirrors;
 mod network;
 mod options;

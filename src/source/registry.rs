@@ -2,21 +2,21 @@
 //! again and resumes.
 //!
 //! Blobs often lie on another host, behind a redirect with a signed URL that expires: the URL is kept for each
-//! blob, and resolved again when that host refuses it.
+//! blob ([`super::location`]), and resolved again when that host refuses it.
 
-use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::stream;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
-use url::Url;
 
 use super::error::SourceError;
 use super::http::host_of;
+use super::location::Locations;
 use super::options::Options;
 use super::stream::Provenance;
 use super::transport::{Answer, Request, Transport, protocol};
@@ -25,8 +25,6 @@ use crate::oci::{ACCEPT_MANIFESTS, Descriptor, Digest, MAX_MANIFEST_SIZE, MediaT
 
 /// Ranges of one blob worth fetching at a time: more does not fill a line better and starves other layers.
 const PARALLEL_RANGES: usize = 4;
-/// Most redirected URLs kept; an image has fewer layers than that.
-const MAX_LOCATIONS: usize = 4096;
 
 /// One repository.
 #[derive(Debug)]
@@ -39,8 +37,7 @@ struct Inner {
     transport: Transport,
     tag: Option<String>,
     digest: Option<Digest>,
-    /// Where blobs were found when the registry redirected there.
-    locations: Mutex<HashMap<Digest, Url>>,
+    locations: Locations,
     without_ranges: AtomicBool,
 }
 
@@ -57,7 +54,7 @@ impl Registry {
                 transport: Transport::new(options, endpoint)?,
                 tag: tag.map(str::to_owned),
                 digest,
-                locations: Mutex::default(),
+                locations: Locations::default(),
                 without_ranges: AtomicBool::new(false),
             }),
         })
@@ -127,7 +124,7 @@ impl BlobSource for Registry {
 
     fn reject(&self, blob: &Descriptor, _: u64, _: &Provenance) -> bool {
         // Another URL may lead to another server.
-        self.inner.locations().remove(&blob.digest);
+        self.inner.locations.forget(&blob.digest);
         true
     }
 
@@ -258,7 +255,7 @@ impl Inner {
         blob: &Descriptor,
         request: &Request<'_>,
     ) -> Result<Answer, SourceError> {
-        let cached = self.locations().get(&blob.digest).cloned();
+        let cached = self.locations.get(&blob.digest, SystemTime::now());
         let answer = match &cached {
             Some(url) => self.transport.request_foreign(url, request).await?,
             None => self.transport.request(request).await?,
@@ -269,25 +266,15 @@ impl Inner {
                 host_of(&answer.url),
                 self.transport.endpoint().authority
             );
-            self.locations().remove(&blob.digest);
+            self.locations.forget(&blob.digest);
             self.transport.request(request).await?
         } else {
             answer
         };
         if answer.foreign && answer.response.status().is_success() {
-            let mut locations = self.locations();
-            if locations.len() >= MAX_LOCATIONS {
-                locations.clear();
-            }
-            locations.insert(blob.digest, answer.url.clone());
+            self.locations.set(blob.digest, answer.url.clone());
         }
         Ok(answer)
-    }
-
-    fn locations(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Url>> {
-        self.locations
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn repository(&self) -> &str {

@@ -73,9 +73,20 @@ fn a_corrupt_manifest() {
 fn a_corrupt_config() {
     let config = hex(&sample().blobs[0]);
     first_contact_fails(
-        |world| world.registry.fault(On::Blob, Fault::Corrupt),
+        |world| world.registry.fault_always(On::Blob, Fault::Corrupt),
         &["does not match its digest", &config],
     );
+}
+
+#[test]
+fn a_config_that_comes_corrupt_once() {
+    let Some(world) = World::mounting() else {
+        return;
+    };
+    let reference = world.put(&sample());
+    world.registry.fault(On::Blob, Fault::Corrupt);
+    let outcome = world.imgfs(&["inspect", &reference]).ok();
+    assert!(outcome.contains("sha256:"), "{outcome}");
 }
 
 #[test]
