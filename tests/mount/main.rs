@@ -11,6 +11,7 @@ mod support;
 
 mod commands;
 mod counterparts;
+mod faults;
 mod first_contact;
 mod lazy;
 mod life;
@@ -20,6 +21,7 @@ mod mount8;
 mod process;
 mod rootfs;
 mod rot;
+mod soak;
 mod sources;
 mod tree;
 mod trouble;

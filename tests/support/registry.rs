@@ -103,6 +103,7 @@ pub struct Content {
     /// By `repository/reference`, with media type.
     pub manifests: BTreeMap<String, (String, Bytes)>,
     pub faults: Vec<(On, bool, Fault)>,
+    pub chaos: Option<Chaos>,
     pub seen: Vec<Seen>,
     pub auth: Auth,
     pub tokens: HashSet<String>,
@@ -112,6 +113,33 @@ pub struct Content {
     /// The registry whose blobs this storage serves.
     pub upstream: Option<Arc<State>>,
     pub signature: u64,
+}
+
+/// Faults by chance, the same for the same seed and order of requests.
+pub struct Chaos {
+    random: u64,
+    /// One of so many requests goes wrong.
+    one_in: u64,
+    faults: Vec<Fault>,
+    struck: u64,
+}
+
+impl Chaos {
+    /// The fault of the next request, if it has one.
+    pub fn strike(&mut self) -> Option<Fault> {
+        // SplitMix64.
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut random = self.random;
+        random = (random ^ (random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        random = (random ^ (random >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        random ^= random >> 31;
+        if !random.is_multiple_of(self.one_in) {
+            return None;
+        }
+        self.struck += 1;
+        let chosen = usize::try_from(random / self.one_in).unwrap() % self.faults.len();
+        self.faults.get(chosen).cloned()
+    }
 }
 
 #[derive(Default, Clone)]
@@ -220,9 +248,21 @@ impl Registry {
         self.content().faults.push((on, true, fault));
     }
 
-    /// Nothing goes wrong any more.
-    pub fn clear_faults(&self) {
-        self.content().faults.clear();
+    /// From now on one of `one_in` requests for blobs goes wrong, in one of these ways.
+    pub fn chaos(&self, seed: u64, one_in: u64, faults: &[Fault]) {
+        self.content().chaos = Some(Chaos {
+            random: seed,
+            one_in,
+            faults: faults.to_vec(),
+            struck: 0,
+        });
+    }
+
+    /// Nothing goes wrong any more; how often chance struck.
+    pub fn clear_faults(&self) -> u64 {
+        let mut content = self.content();
+        content.faults.clear();
+        content.chaos.take().map_or(0, |chaos| chaos.struck)
     }
 
     /// From now on only with these credentials.

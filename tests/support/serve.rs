@@ -133,7 +133,11 @@ fn take_fault(content: &mut Content, kind: On) -> Option<Fault> {
     let position = content
         .faults
         .iter()
-        .position(|(on, _, _)| *on == kind || (*on == On::Any && kind != On::Token))?;
+        .position(|(on, _, _)| *on == kind || (*on == On::Any && kind != On::Token));
+    let Some(position) = position else {
+        let chaos = content.chaos.as_mut().filter(|_| kind == On::Blob)?;
+        return chaos.strike();
+    };
     let (_, always, fault) = content.faults.get(position)?.clone();
     if !always {
         content.faults.remove(position);
