@@ -29,6 +29,7 @@ mod redact;
 mod registry;
 mod resolve;
 mod retry;
+pub mod route;
 mod secret;
 mod transport;
 
