@@ -9,6 +9,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::mount::{Pull, Request};
 use crate::oci::{Platform, Reference};
+use crate::source::route::DockerDaemon;
 use crate::source::{Options, host_platform};
 use crate::store::Store;
 
@@ -42,12 +43,31 @@ pub(super) struct ImageOptions {
     /// Ask no registry: use what the cache has
     #[arg(long)]
     pub offline: bool,
+    #[command(flatten)]
+    pub registry: RegistryOptions,
+}
+
+/// How to reach registries. Mirrors are a matter of configuration files: see `imgfs registry explain --help`.
+#[derive(Args, Clone)]
+pub(super) struct RegistryOptions {
     /// Speak http with the registry
     #[arg(long)]
     pub plain_http: bool,
     /// Do not check the registry's certificate
     #[arg(long)]
     pub insecure: bool,
+    /// Trust *.crt in DIR for the registry, and show it *.cert with *.key
+    #[arg(long, value_name = "DIR")]
+    cert_dir: Option<PathBuf>,
+    /// Use the mirrors and insecure registries of Docker's daemon [default FILE: /etc/docker/daemon.json]
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 0..=1,
+        require_equals = true
+    )]
+    #[expect(clippy::option_option, reason = "not given, and given without a file")]
+    docker_daemon_config: Option<Option<PathBuf>>,
 }
 
 impl Globals {
@@ -74,11 +94,7 @@ impl ImageOptions {
             Some(text) => Platform::parse(text, &host)?,
             None => host,
         };
-        let options = Options {
-            plain_http: self.plain_http,
-            insecure: self.insecure,
-            ..Options::from_env()
-        };
+        let options = self.registry.options()?;
         let pull = if self.offline {
             Pull::Never
         } else {
@@ -90,6 +106,28 @@ impl ImageOptions {
             pull,
             options,
         })
+    }
+}
+
+impl RegistryOptions {
+    pub(super) fn options(&self) -> anyhow::Result<Options> {
+        // Whoever serves a mount leaves the directory that a relative path is relative to.
+        let absolute = |path: &PathBuf| {
+            std::path::absolute(path).with_context(|| format!("bad path {}", path.display()))
+        };
+        let mut options = Options {
+            plain_http: self.plain_http,
+            insecure: self.insecure,
+            ..Options::from_env()
+        };
+        let configuration = &mut options.configuration;
+        configuration.certificate_dir = self.cert_dir.as_ref().map(absolute).transpose()?;
+        configuration.docker_daemon = match &self.docker_daemon_config {
+            None => None,
+            Some(None) => Some(DockerDaemon::Usual),
+            Some(Some(path)) => Some(DockerDaemon::File(absolute(path)?)),
+        };
+        Ok(options)
     }
 }
 

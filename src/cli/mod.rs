@@ -12,6 +12,7 @@ mod mount;
 mod output;
 mod progress;
 mod ps;
+mod registry;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ enum Command {
     #[command(subcommand)]
     Manifest(inspect::ManifestCommand),
     #[command(subcommand)]
+    Registry(registry::RegistryCommand),
+    #[command(subcommand)]
     Cache(cache::CacheCommand),
     Completions(CompletionsArgs),
 }
@@ -93,18 +96,23 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
 }
 
 /// `mount -t fuse.imgfs IMAGE DIR -o OPTIONS` calls us as `imgfs IMAGE DIR -o OPTIONS`: without a command,
-/// two names mean `mount`.
+/// two names mean `mount`. So does a path after the name of a group of commands: `registry` is an image too.
 fn with_mount_command(mut args: Vec<OsString>) -> Vec<OsString> {
-    let is_name = |arg: &OsString| {
+    let cli = Cli::command();
+    let command = |arg: &OsString| {
         let text = arg.to_string_lossy();
-        let is_command = Cli::command().get_subcommands().any(|command| {
-            command.get_name() == text || command.get_all_aliases().any(|alias| alias == text)
-        });
-        !text.starts_with('-') && !is_command && text != "help"
+        cli.get_subcommands()
+            .find(|command| {
+                command.get_name() == text || command.get_all_aliases().any(|alias| alias == text)
+            })
+            .map(clap::Command::has_subcommands)
+    };
+    let is_name = |arg: &OsString| {
+        !arg.to_string_lossy().starts_with('-') && command(arg).is_none() && arg != "help"
     };
     if let [_, image, dir, ..] = &args[..]
-        && is_name(image)
         && is_name(dir)
+        && (is_name(image) || command(image) == Some(true) && dir.to_string_lossy().contains('/'))
     {
         args.insert(1, "mount".into());
     }
@@ -124,6 +132,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cp(args) => cp::cp(globals, &args)?,
         Command::Inspect(args) => inspect::inspect(globals, &args)?,
         Command::Manifest(command) => inspect::manifest(globals, &command)?,
+        Command::Registry(command) => registry::run(&command)?,
         Command::Cache(command) => cache::run(globals, &command)?,
         Command::Completions(args) => {
             let mut script = Vec::new();
@@ -157,6 +166,11 @@ mod tests {
             &["mount", "golang", "/mnt", "-o", "rw"],
         );
         check(&["umount", "/mnt"], &["umount", "/mnt"]);
+        check(&["registry", "/mnt"], &["mount", "registry", "/mnt"]);
+        check(
+            &["registry", "explain", "a/b"],
+            &["registry", "explain", "a/b"],
+        );
         check(&["ls", "golang"], &["ls", "golang"]);
         check(&["golang"], &["golang"]);
         check(&["--help"], &["--help"]);

@@ -15,4 +15,4 @@ pub use manifest::{
 };
 pub use media_type::{ACCEPT_MANIFESTS, Compression, MediaType};
 pub use platform::{Fit, Platform, PlatformError, PlatformMatcher, may_be_image};
-pub use reference::{DEFAULT_REGISTRY, Location, Reference, ReferenceError};
+pub use reference::{DEFAULT_REGISTRY, Location, Reference, ReferenceError, ShortName};

@@ -83,6 +83,13 @@ pub struct CredentialKey {
 impl Endpoint {
     /// The registry that a reference names, reached as the command line says.
     pub fn origin(host: &str, repository: &str, options: &Options) -> Self {
+        let mut endpoint = Self::registry(host, repository);
+        endpoint.obey(options);
+        endpoint
+    }
+
+    /// A registry by its host in references, reached in the usual way.
+    pub fn registry(host: &str, repository: &str) -> Self {
         let authority = if host == DEFAULT_REGISTRY {
             DOCKER_HUB_API
         } else {
@@ -107,13 +114,32 @@ impl Endpoint {
             connect_timeout: None,
             why: "the reference".to_owned(),
         };
-        if options.insecure || endpoint.is_loopback() {
+        if endpoint.is_loopback() {
             endpoint.allow_insecure();
         }
-        if options.plain_http {
-            endpoint.scheme = Scheme::Http;
-        }
         endpoint
+    }
+
+    /// What the command line says about reaching it goes before what configuration files say.
+    pub(super) fn obey(&mut self, options: &Options) {
+        if options.insecure {
+            self.allow_insecure();
+        }
+        if options.plain_http {
+            self.scheme = Scheme::Http;
+        }
+    }
+
+    /// Where the repository is, without what is sent along.
+    pub fn base(&self) -> String {
+        let scheme = match self.scheme {
+            Scheme::Https | Scheme::HttpsOrHttp => "https",
+            Scheme::Http => "http",
+        };
+        format!(
+            "{scheme}://{}{}/{}",
+            self.authority, self.api_path, self.repository
+        )
     }
 
     /// No certificate is checked, and http is spoken where TLS is not.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::oci::{Digest, ManifestError, PlatformError};
 
 use super::credentials::CredentialsError;
+use super::route::RouteError;
 
 /// Why bytes could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +148,9 @@ pub enum SourceError {
     /// A file of credentials is not usable.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// Configuration files do not say, or forbid, where to ask.
+    #[error(transparent)]
+    Route(#[from] RouteError),
     /// A file or directory could not be read.
     #[error("cannot read {}: {cause}", path.display())]
     File {
@@ -242,6 +246,7 @@ impl SourceError {
             | Self::Protocol { .. }
             | Self::Client { .. }
             | Self::Credentials(_)
+            | Self::Route(_)
             | Self::File { .. }
             | Self::Local { .. }
             | Self::Document { .. }

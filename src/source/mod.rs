@@ -35,6 +35,7 @@ mod redact;
 mod registry;
 mod resolve;
 mod retry;
+pub mod route;
 mod secret;
 mod stream;
 mod transport;

@@ -1,9 +1,11 @@
 //! How to reach a source: what the command line and the environment decide.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::credentials::CredentialFiles;
 use super::network::Network;
+use super::route::Configuration;
 
 /// Options of [`super::open`]. A clone shares connections and limits with its original.
 #[derive(Debug, Clone, Default)]
@@ -15,6 +17,8 @@ pub struct Options {
     pub insecure: bool,
     /// Where credentials are looked up when a registry asks for them.
     pub credentials: CredentialFiles,
+    /// Which configuration files say what hosts are asked.
+    pub configuration: Configuration,
     /// How long to wait.
     pub timeouts: Timeouts,
     /// How often to try again.
@@ -24,10 +28,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults, with the credential files that the environment names.
+    /// The defaults, with the credential and configuration files that the environment names.
     pub fn from_env() -> Self {
         Self {
             credentials: CredentialFiles::from_env(|name| std::env::var_os(name)),
+            configuration: Configuration::from_env(|name| std::env::var_os(name), Path::new("/")),
             ..Self::default()
         }
     }
