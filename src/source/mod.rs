@@ -22,6 +22,7 @@ mod file;
 mod http;
 mod layout;
 mod limit;
+mod login;
 mod network;
 mod options;
 mod redact;
@@ -39,9 +40,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 
 pub use archive::DockerArchive;
-pub use credentials::{Credential, CredentialFiles, CredentialsError};
+pub use credentials::{
+    Credential, CredentialKey, Credentials, CredentialsError, FoundCredential, Origin,
+};
 pub use error::{ServerMessage, SourceError};
 pub use layout::OciLayout;
+pub use login::{Login, check_login};
 pub use network::Network;
 pub use options::{Options, RetryPolicy, Timeouts};
 pub use registry::Registry;

@@ -1,4 +1,4 @@
-//! What all sources of a process share: HTTP clients with their connections, and limits for each host.
+//! What all sources of a process share: HTTP clients with their connections, tokens, and limits for each host.
 //!
 //! Clients are made when first used: reading the system's certificates takes some ten milliseconds, which a
 //! registry on this machine or a cached image need not pay.
@@ -11,10 +11,13 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::SourceError;
+use super::auth::{Access, Authenticator};
 
 /// Concurrent reads from one registry host, those of the hosts it redirects to included: enough to fill a fast line with
 /// ranges of a few MiB, below what registries throttle.
 const MAX_REQUESTS_PER_HOST: usize = 8;
+/// Repositories whose tokens are kept although no source is open for them.
+const MAX_AUTHENTICATORS: usize = 1024;
 
 /// Connections and limits. Clones share them.
 #[derive(Clone, Default)]
@@ -28,10 +31,11 @@ struct Shared {
     unverified: OnceLock<reqwest::Client>,
     loopback: OnceLock<reqwest::Client>,
     hosts: Mutex<HashMap<String, Arc<Semaphore>>>,
+    authenticators: Mutex<HashMap<Access, Arc<Authenticator>>>,
 }
 
 /// Which client a host needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Trust {
     /// Certificates are checked against the system's roots.
     Verified,
@@ -54,6 +58,22 @@ impl Network {
                 .entry(host.to_owned())
                 .or_insert_with(|| Arc::new(Semaphore::new(MAX_REQUESTS_PER_HOST))),
         )
+    }
+
+    /// What lets sources in, with the tokens that it has already.
+    pub(super) fn authenticator(&self, access: Access) -> Arc<Authenticator> {
+        let mut authenticators = self
+            .shared
+            .authenticators
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if authenticators.len() >= MAX_AUTHENTICATORS {
+            authenticators.retain(|_, authenticator| Arc::strong_count(authenticator) > 1);
+        }
+        let authenticator = authenticators
+            .entry(access)
+            .or_insert_with_key(|access| Arc::new(Authenticator::new(access.clone())));
+        Arc::clone(authenticator)
     }
 
     /// The client for a host of this trust. `connect` counts when it is made first.

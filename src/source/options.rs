@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::credentials::CredentialFiles;
+use super::credentials::Credentials;
 use super::network::Network;
 
 /// Options of [`super::open`]. A clone shares connections and limits with its original.
@@ -14,7 +14,7 @@ pub struct Options {
     /// registry's own host only, never for hosts it redirects to. Loopback hosts are treated so anyway.
     pub insecure: bool,
     /// Where credentials are looked up when a registry asks for them.
-    pub credentials: CredentialFiles,
+    pub credentials: Credentials,
     /// How long to wait.
     pub timeouts: Timeouts,
     /// How often to try again.
@@ -27,7 +27,7 @@ impl Options {
     /// The defaults, with the credential files that the environment names.
     pub fn from_env() -> Self {
         Self {
-            credentials: CredentialFiles::from_env(|name| std::env::var_os(name)),
+            credentials: Credentials::from_env(|name| std::env::var_os(name)),
             ..Self::default()
         }
     }
@@ -45,6 +45,8 @@ pub struct Timeouts {
     /// Longest time from the first failure to giving up, all retries and waits included, as long as no byte
     /// arrives. A reader that needs a hard deadline drops the future or stream.
     pub give_up: Duration,
+    /// Shortest life of a token that is believed, whatever the server says.
+    pub token_floor: Duration,
 }
 
 impl Default for Timeouts {
@@ -54,6 +56,8 @@ impl Default for Timeouts {
             first_byte: Duration::from_secs(10),
             stall: Duration::from_secs(10),
             give_up: Duration::from_secs(30),
+            // By distribution's token.md no token lives shorter.
+            token_floor: Duration::from_secs(60),
         }
     }
 }

@@ -15,6 +15,7 @@ use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, He
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
+use super::credentials::CredentialKey;
 use super::error::SourceError;
 use super::http::host_of;
 use super::options::Options;
@@ -30,6 +31,15 @@ const DOCKER_HUB_API: &str = "registry-1.docker.io";
 const PARALLEL_RANGES: usize = 4;
 /// Most redirected URLs kept; an image has fewer layers than that.
 const MAX_LOCATIONS: usize = 4096;
+
+/// Where the API of a registry is, by its name in references.
+pub(super) fn api_of(host: &str) -> &str {
+    if host == DEFAULT_REGISTRY {
+        DOCKER_HUB_API
+    } else {
+        host
+    }
+}
 
 /// One repository.
 #[derive(Debug)]
@@ -58,14 +68,13 @@ impl Registry {
         digest: Option<Digest>,
         options: &Options,
     ) -> Result<Self, SourceError> {
-        let api = if host == DEFAULT_REGISTRY {
-            DOCKER_HUB_API
-        } else {
-            host
+        let lookup = CredentialKey {
+            host: host.to_owned(),
+            repository: repository.to_owned(),
         };
         Ok(Self {
             inner: Arc::new(Inner {
-                transport: Transport::new(options, host, api, repository)?,
+                transport: Transport::new(options, api_of(host), repository, Some(lookup))?,
                 host: host.to_owned(),
                 repository: repository.to_owned(),
                 tag: tag.map(str::to_owned),

@@ -10,6 +10,7 @@
 //! TLS is not spoken there, as containerd and docker do. That costs one more connection on the first request of
 //! a process; http first would cost the same against a TLS server and could send a password in the clear.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::header::{
@@ -20,8 +21,9 @@ use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use super::Traffic;
-use super::auth::Authenticator;
+use super::auth::{Access, Authenticator};
 use super::challenge::parse_challenges;
+use super::credentials::CredentialKey;
 use super::error::SourceError;
 use super::http::{Http, SendError, host_of};
 use super::network::Trust;
@@ -34,7 +36,7 @@ const MAX_REDIRECTS: usize = 10;
 #[derive(Debug)]
 pub(super) struct Transport {
     pub(super) http: Http,
-    auth: Authenticator,
+    auth: Arc<Authenticator>,
     /// Host and port of the API.
     api: String,
     /// Whether http may be tried where TLS is not spoken.
@@ -65,12 +67,12 @@ pub(super) struct Answer {
 }
 
 impl Transport {
-    /// `host` as in the reference, `api` where it is reached.
+    /// `api` is where the registry is reached, `lookup` for whom credentials are looked up: without, none are sent.
     pub(super) fn new(
         options: &Options,
-        host: &str,
         api: &str,
         repository: &str,
+        lookup: Option<CredentialKey>,
     ) -> Result<Self, SourceError> {
         let url = registry_url("https", api, "", "")?;
         let trust = if is_loopback(&url) {
@@ -87,11 +89,24 @@ impl Transport {
                 url.host_str().unwrap_or_default(),
                 trust,
             ),
-            auth: Authenticator::new(options.credentials.clone(), host, repository),
+            auth: options.network.authenticator(Access {
+                api: api.to_owned(),
+                trust,
+                plain_http: options.plain_http,
+                repository: repository.to_owned(),
+                lookup,
+                credentials: options.credentials.clone(),
+                token_floor: options.timeouts.token_floor,
+            }),
             api: api.to_owned(),
             may_fall_back: !options.plain_http && trust != Trust::Verified,
             plain: AtomicBool::new(options.plain_http),
         })
+    }
+
+    /// Whether the registry wanted to know who asks.
+    pub(super) fn has_authenticated(&self) -> bool {
+        self.auth.has_authenticated()
     }
 
     pub(super) fn traffic(&self) -> Traffic {
@@ -138,6 +153,14 @@ impl Transport {
                 challenged = true;
                 self.answer_challenge(response, &url, authorization.as_ref())
                     .await?;
+            } else if status == StatusCode::FORBIDDEN
+                && !foreign
+                && !challenged
+                && (self.auth)
+                    .forbidden(&self.http, authorization.as_ref())
+                    .await?
+            {
+                challenged = true;
             } else if let Some(target) = redirect_target(&response, &url, request)? {
                 redirects += 1;
                 if redirects > MAX_REDIRECTS {
@@ -219,7 +242,11 @@ impl Transport {
 }
 
 fn registry_url(scheme: &str, api: &str, repository: &str, path: &str) -> Result<Url, SourceError> {
-    let text = format!("{scheme}://{api}/v2/{repository}/{path}");
+    let text = if repository.is_empty() {
+        format!("{scheme}://{api}/v2/{path}")
+    } else {
+        format!("{scheme}://{api}/v2/{repository}/{path}")
+    };
     text.parse().map_err(|cause| SourceError::Protocol {
         host: api.to_owned(),
         what: "the registry's address".to_owned(),

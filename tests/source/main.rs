@@ -24,7 +24,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use imgfs::oci::{Descriptor, Platform, Reference};
 use imgfs::source::{
-    BlobSource, ByteStream, CredentialFiles, Options, RetryPolicy, SourceError, Timeouts,
+    BlobSource, ByteStream, Credentials, Options, RetryPolicy, SourceError, Timeouts,
     read_verified, resolve_image,
 };
 use support::image::{
@@ -40,6 +40,7 @@ fn options() -> Options {
             first_byte: Duration::from_secs(5),
             stall: Duration::from_secs(5),
             give_up: Duration::from_secs(20),
+            ..Timeouts::default()
         },
         retry: RetryPolicy {
             attempts: 4,
