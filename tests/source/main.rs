@@ -10,6 +10,7 @@ mod support;
 mod authentication;
 mod contract;
 mod counterparts;
+mod credentials;
 mod faults;
 mod redirects;
 mod resolving;
