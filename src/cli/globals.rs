@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use super::password::UserOptions;
 use crate::mount::{Pull, Request};
-use crate::oci::{Platform, Reference};
+use crate::oci::{Location, Platform, Reference};
 use crate::source::route::DockerDaemon;
-use crate::source::{Options, host_platform};
+use crate::source::{Credential, Options, Secret, host_platform};
 use crate::store::Store;
 
 /// Threads for blocking work: three for each of four layers at first contact, and the reads of a mount.
@@ -43,6 +44,8 @@ pub(super) struct ImageOptions {
     /// Ask no registry: use what the cache has
     #[arg(long)]
     pub offline: bool,
+    #[command(flatten)]
+    pub user: UserOptions,
     #[command(flatten)]
     pub registry: RegistryOptions,
 }
@@ -87,7 +90,36 @@ impl Globals {
 }
 
 impl ImageOptions {
+    /// What is to be opened. Reads the password if there is one to read: once for a process.
     pub(super) fn request(&self, image: &str) -> anyhow::Result<Request> {
+        let mut request = self.request_without_password(image)?;
+        if let Some(password) = self.password(&request.reference)?
+            && let (Some(username), Some(host)) =
+                (&self.user.username, registry_of(&request.reference))
+        {
+            let given = Credential::Password {
+                username: username.clone(),
+                password,
+            };
+            let credentials = std::mem::take(&mut request.options.credentials);
+            request.options.credentials = credentials.with_given(host, given);
+        }
+        Ok(request)
+    }
+
+    /// The password for the registry of `reference`, from stdin or the terminal; `None` if none is to be used.
+    pub(super) fn password(&self, reference: &Reference) -> anyhow::Result<Option<Secret>> {
+        match registry_of(reference) {
+            Some(host) if !self.offline => self.user.password(host),
+            None if self.user.username.is_some() => {
+                bail!("{reference} is in no registry: --username is for images of one")
+            }
+            Some(_) | None => Ok(None),
+        }
+    }
+
+    /// The same as [`Self::request`] with the credentials of the files alone.
+    pub(super) fn request_without_password(&self, image: &str) -> anyhow::Result<Request> {
         let reference: Reference = image.parse()?;
         let host = host_platform();
         let platform = match &self.platform {
@@ -128,6 +160,14 @@ impl RegistryOptions {
             Some(Some(path)) => Some(DockerDaemon::File(absolute(path)?)),
         };
         Ok(options)
+    }
+}
+
+/// The registry that a reference names, if it is one of a registry.
+fn registry_of(reference: &Reference) -> Option<&str> {
+    match reference.location() {
+        Location::Registry { host, .. } => Some(host),
+        Location::OciLayout { .. } | Location::DockerArchive { .. } => None,
     }
 }
 

@@ -7,9 +7,11 @@ mod cp;
 mod daemon;
 mod globals;
 mod inspect;
+mod login;
 mod look;
 mod mount;
 mod output;
+mod password;
 mod progress;
 mod ps;
 mod registry;
@@ -59,6 +61,8 @@ enum Command {
     Inspect(inspect::InspectArgs),
     #[command(subcommand)]
     Manifest(inspect::ManifestCommand),
+    Login(login::LoginArgs),
+    Logout(login::LogoutArgs),
     #[command(subcommand)]
     Registry(registry::RegistryCommand),
     #[command(subcommand)]
@@ -132,6 +136,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cp(args) => cp::cp(globals, &args)?,
         Command::Inspect(args) => inspect::inspect(globals, &args)?,
         Command::Manifest(command) => inspect::manifest(globals, &command)?,
+        Command::Login(args) => login::login(globals, &args)?,
+        Command::Logout(args) => login::logout(globals, &args)?,
         Command::Registry(command) => registry::run(&command)?,
         Command::Cache(command) => cache::run(globals, &command)?,
         Command::Completions(args) => {

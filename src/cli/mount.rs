@@ -1,6 +1,6 @@
 //! `imgfs mount` and `imgfs unmount`.
 
-use std::io::BufRead;
+use std::io::{BufRead, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::globals::{Globals, ImageOptions, runtime};
 use super::{daemon, output};
 use crate::fs::MountOptions;
 use crate::mount::{imgfs_mounted_on, records, unmount as unmount_dir};
+use crate::source::Secret;
 
 /// How long the serving process may take to end after its mount is gone.
 const END_TIME: Duration = Duration::from_secs(5);
@@ -80,13 +81,14 @@ pub(super) fn mount(globals: &Globals, args: &MountArgs) -> anyhow::Result<ExitC
         return Ok(ExitCode::SUCCESS);
     }
     // Errors in what was typed are said by this process; everything else is the daemon's.
-    plan.options.request(&plan.image)?;
-    start_daemon(&plan)
+    let request = plan.options.request_without_password(&plan.image)?;
+    let password = plan.options.password(&request.reference)?;
+    start_daemon(&plan, password.as_ref())
 }
 
 /// Runs the same command again as the process that will serve the mount, and waits for its word. Until then it
-/// shares our terminal (progress, errors, Ctrl-C).
-fn start_daemon(plan: &MountPlan) -> anyhow::Result<ExitCode> {
+/// shares our terminal (progress, errors, Ctrl-C). A password reaches it through a pipe, where nobody else sees it.
+fn start_daemon(plan: &MountPlan, password: Option<&Secret>) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("cannot find the imgfs program")?;
     let mut command = Command::new(program);
     command.args(std::env::args_os().skip(1));
@@ -98,13 +100,25 @@ fn start_daemon(plan: &MountPlan) -> anyhow::Result<ExitCode> {
     for (variable, value) in &plan.cache {
         command.env(variable, value);
     }
+    if password.is_some() && !plan.options.user.password_stdin {
+        // It was asked for on the terminal.
+        command.arg("--password-stdin");
+    }
     command
         .arg("--report-ready")
-        .stdin(Stdio::null())
+        .stdin(if password.is_some() {
+            Stdio::piped()
+        } else {
+            Stdio::null()
+        })
         .stdout(Stdio::piped());
     let mut child = command
         .spawn()
         .context("cannot start the serving process")?;
+    if let (Some(password), Some(mut stdin)) = (password, child.stdin.take()) {
+        // If it has ended already, its word tells why.
+        let _unread = stdin.write_all(password.expose().as_bytes());
+    }
     let mut word = String::new();
     if let Some(stdout) = child.stdout.take() {
         std::io::BufReader::new(stdout)

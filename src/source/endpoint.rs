@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::credentials::CredentialKey;
 use super::options::Options;
 use crate::oci::DEFAULT_REGISTRY;
 
@@ -41,7 +42,7 @@ pub struct Endpoint {
 }
 
 /// How a host speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// With TLS only.
     Https,
@@ -69,15 +70,6 @@ pub struct Serves {
     pub tags: bool,
     /// Manifests and blobs by digest.
     pub digests: bool,
-}
-
-/// What credentials are looked up by.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CredentialKey {
-    /// Host as in references: `docker.io`, `host:port`.
-    pub host: String,
-    /// Repository: entries for a namespace hold for what lies below.
-    pub repository: String,
 }
 
 impl Endpoint {

@@ -105,6 +105,16 @@ pub enum SourceError {
         /// What to do.
         hint: String,
     },
+    /// 401 or 403, where only the credential was asked about.
+    #[error(
+        "{host} does not accept this user name and password{server}: check both, and whether it wants an access token in place of the password"
+    )]
+    WrongLogin {
+        /// Host and port.
+        host: String,
+        /// The server's words.
+        server: ServerMessage,
+    },
     /// 404.
     #[error("{host} has no {what}{server}: check the name, or whether it needs a login")]
     NotFound {
@@ -242,6 +252,7 @@ impl SourceError {
             | Self::TooLarge { .. }
             | Self::AnswerTooLarge { .. }
             | Self::Denied { .. }
+            | Self::WrongLogin { .. }
             | Self::NotFound { .. }
             | Self::Protocol { .. }
             | Self::Client { .. }

@@ -117,6 +117,29 @@ impl Http {
         headers: HeaderMap,
         what: &str,
     ) -> Result<Response, SendError> {
+        self.exchange(method, url, headers, &[], what).await
+    }
+
+    /// Posts a form, whose fields appear in no log.
+    pub(super) async fn post_form(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        fields: &[(&str, &str)],
+        what: &str,
+    ) -> Result<Response, SendError> {
+        self.exchange(Method::POST, url, headers, fields, what)
+            .await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+        form: &[(&str, &str)],
+        what: &str,
+    ) -> Result<Response, SendError> {
         let key = if url.host_str() == Some(self.registry.as_str()) {
             &self.own
         } else {
@@ -128,7 +151,11 @@ impl Http {
         };
         let client = self.network.client(key).map_err(plain)?;
         tracing::debug!("{method} {}", redact_url(url));
-        let answer = client.request(method, url.clone()).headers(headers).send();
+        let mut request = client.request(method, url.clone()).headers(headers);
+        if !form.is_empty() {
+            request = request.form(form);
+        }
+        let answer = request.send();
         let sent = match tokio::time::timeout(self.timeouts.first_byte, answer).await {
             Ok(Ok(response)) => {
                 tracing::debug!("{} from {}", response.status(), redact_url(url));

@@ -26,6 +26,7 @@ mod http;
 mod layout;
 mod limit;
 mod location;
+mod login;
 mod mirrors;
 mod network;
 mod options;
@@ -47,10 +48,13 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 
 pub use archive::DockerArchive;
-pub use credentials::{Credential, CredentialFiles, CredentialsError};
-pub use endpoint::{CredentialKey, Endpoint, Scheme, Serves, Tls};
+pub use credentials::{
+    Credential, CredentialKey, Credentials, CredentialsError, FoundCredential, Origin,
+};
+pub use endpoint::{Endpoint, Scheme, Serves, Tls};
 pub use error::{ServerMessage, SourceError};
 pub use layout::OciLayout;
+pub use login::{Login, check_login};
 pub use network::Network;
 pub use options::{Options, RetryPolicy, Timeouts};
 pub use registry::Registry;
@@ -127,8 +131,8 @@ pub fn open(reference: &Reference, options: &Options) -> Result<Arc<dyn BlobSour
             tag,
             digest,
         } => {
-            let endpoints = vec![Endpoint::origin(host, repository, options)];
-            open_registry(&endpoints, host, tag.as_deref(), *digest, options)
+            let route = route::route(host, repository, options)?;
+            open_registry(&route.endpoints, host, tag.as_deref(), *digest, options)
         }
         Location::OciLayout { dir, tag, digest } => {
             Ok(Arc::new(OciLayout::open(dir, tag.as_deref(), *digest)?))

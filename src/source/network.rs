@@ -1,4 +1,4 @@
-//! What all sources of a process share: HTTP clients with their connections, and limits for each host.
+//! What all sources of a process share: HTTP clients with their connections, tokens, and limits for each host.
 //!
 //! Clients are made when first used: reading the system's certificates takes some ten milliseconds, which a
 //! registry on this machine or a cached image need not pay.
@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::SourceError;
+use super::auth::{Access, Authenticator};
 use super::endpoint::Tls;
 use super::health::Health;
 use super::pace::Pace;
@@ -24,6 +25,8 @@ const MAX_READS: usize = 8;
 const MAX_RACES: usize = 2;
 /// Largest certificate or key file read, in bytes; a bundle of all public authorities has some 220 kB.
 const MAX_PEM: u64 = 4 << 20;
+/// Repositories whose tokens are kept although no source is open for them.
+const MAX_AUTHENTICATORS: usize = 1024;
 
 /// Connections and limits. Clones share them.
 #[derive(Clone, Default)]
@@ -38,6 +41,7 @@ struct Shared {
     clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
     registries: Mutex<HashMap<String, Limits>>,
     health: Mutex<HashMap<String, Arc<Health>>>,
+    authenticators: Mutex<HashMap<Access, Arc<Authenticator>>>,
 }
 
 /// Limits on what is asked of one registry at a time, and how fast it usually is.
@@ -100,6 +104,22 @@ impl Network {
         let hosts = self.shared.health.lock();
         let mut hosts = hosts.unwrap_or_else(PoisonError::into_inner);
         Arc::clone(hosts.entry(authority.to_owned()).or_default())
+    }
+
+    /// What lets sources in, with the tokens that it has already.
+    pub(super) fn authenticator(&self, access: Access) -> Arc<Authenticator> {
+        let mut authenticators = self
+            .shared
+            .authenticators
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if authenticators.len() >= MAX_AUTHENTICATORS {
+            authenticators.retain(|_, authenticator| Arc::strong_count(authenticator) > 1);
+        }
+        let authenticator = authenticators
+            .entry(access)
+            .or_insert_with_key(|access| Arc::new(Authenticator::new(access.clone())));
+        Arc::clone(authenticator)
     }
 
     /// The client for this way to connect.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::credentials::CredentialFiles;
+use super::credentials::Credentials;
 use super::network::Network;
 use super::route::Configuration;
 
@@ -16,7 +16,7 @@ pub struct Options {
     /// registry's own host only, never for hosts it redirects to. Loopback hosts are treated so anyway.
     pub insecure: bool,
     /// Where credentials are looked up when a registry asks for them.
-    pub credentials: CredentialFiles,
+    pub credentials: Credentials,
     /// Which configuration files say what hosts are asked.
     pub configuration: Configuration,
     /// How long to wait.
@@ -31,7 +31,7 @@ impl Options {
     /// The defaults, with the credential and configuration files that the environment names.
     pub fn from_env() -> Self {
         Self {
-            credentials: CredentialFiles::from_env(|name| std::env::var_os(name)),
+            credentials: Credentials::from_env(|name| std::env::var_os(name)),
             configuration: Configuration::from_env(|name| std::env::var_os(name), Path::new("/")),
             ..Self::default()
         }
@@ -52,6 +52,8 @@ pub struct Timeouts {
     /// Longest time from the first failure to giving up, all retries and waits included, as long as no byte
     /// arrives. A reader that needs a hard deadline drops the future or stream.
     pub give_up: Duration,
+    /// Shortest life of a token that is believed, whatever the server says.
+    pub token_floor: Duration,
 }
 
 impl Default for Timeouts {
@@ -62,6 +64,8 @@ impl Default for Timeouts {
             stall: Duration::from_secs(10),
             race: Duration::from_secs(2),
             give_up: Duration::from_secs(30),
+            // By distribution's token.md no token lives shorter.
+            token_floor: Duration::from_secs(60),
         }
     }
 }

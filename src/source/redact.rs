@@ -3,7 +3,7 @@
 use url::Url;
 
 /// Query keys that are no secrets. Everything else (signatures, tokens, policies) is replaced.
-const PUBLIC_KEYS: [&str; 5] = ["scope", "service", "ns", "n", "artifactType"];
+const PUBLIC_KEYS: [&str; 6] = ["client_id", "scope", "service", "ns", "n", "artifactType"];
 
 /// Longest server text shown, in characters.
 const MAX_SERVER_TEXT: usize = 200;

@@ -10,6 +10,7 @@
 //! TLS is not spoken there, as containerd and docker do. That costs one more connection on the first request of
 //! a process; http first would cost the same against a TLS server and could send a password in the clear.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use reqwest::header::{
@@ -20,7 +21,7 @@ use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use super::Traffic;
-use super::auth::Authenticator;
+use super::auth::{Access, Authenticator};
 use super::challenge::parse_challenges;
 use super::endpoint::{Endpoint, Scheme};
 use super::error::SourceError;
@@ -34,7 +35,7 @@ const MAX_REDIRECTS: usize = 10;
 #[derive(Debug)]
 pub(super) struct Transport {
     pub(super) http: Http,
-    auth: Authenticator,
+    auth: Arc<Authenticator>,
     endpoint: Endpoint,
     /// The endpoint's headers, marked as sensitive.
     headers: HeaderMap,
@@ -70,15 +71,24 @@ impl Transport {
         let name = url.host_str().unwrap_or_default();
         Ok(Self {
             http: Http::new(options.network.clone(), options.timeouts, name, &endpoint),
-            auth: Authenticator::new(
-                options.credentials.clone(),
-                (endpoint.credentials.as_ref()).map_or("", |key| key.host.as_str()),
-                &endpoint.repository,
-            ),
+            auth: options.network.authenticator(Access {
+                api: endpoint.authority.clone(),
+                tls: endpoint.tls.clone(),
+                scheme: endpoint.scheme,
+                repository: endpoint.repository.clone(),
+                lookup: endpoint.credentials.clone(),
+                credentials: options.credentials.clone(),
+                token_floor: options.timeouts.token_floor,
+            }),
             headers: endpoint_headers(&endpoint)?,
             plain: AtomicBool::new(endpoint.scheme == Scheme::Http),
             endpoint,
         })
+    }
+
+    /// Whether the registry wanted to know who asks.
+    pub(super) fn has_authenticated(&self) -> bool {
+        self.auth.has_authenticated()
     }
 
     /// Where it sends its requests.
@@ -134,6 +144,14 @@ impl Transport {
                 challenged = true;
                 self.answer_challenge(response, &url, authorization.as_ref())
                     .await?;
+            } else if status == StatusCode::FORBIDDEN
+                && !foreign
+                && !challenged
+                && (self.auth)
+                    .forbidden(&self.http, authorization.as_ref())
+                    .await?
+            {
+                challenged = true;
             } else if let Some(target) = redirect_target(&response, &url, request)? {
                 redirects += 1;
                 if redirects > MAX_REDIRECTS {
@@ -222,7 +240,11 @@ fn registry_url(scheme: &str, endpoint: &Endpoint, path: &str) -> Result<Url, So
         namespace,
         ..
     } = endpoint;
-    let text = format!("{scheme}://{authority}{api_path}/{repository}/{path}");
+    let text = if repository.is_empty() {
+        format!("{scheme}://{authority}{api_path}/{path}")
+    } else {
+        format!("{scheme}://{authority}{api_path}/{repository}/{path}")
+    };
     let mut url: Url = text.parse().map_err(|cause| SourceError::Protocol {
         host: authority.clone(),
         what: "the registry's address".to_owned(),

@@ -17,6 +17,7 @@ mod lazy;
 mod life;
 mod limits;
 mod listing;
+mod login;
 mod mount8;
 mod process;
 mod rootfs;

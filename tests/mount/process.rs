@@ -1,6 +1,6 @@
 //! Running programs with a time limit, and waiting for what has to come.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -31,11 +31,23 @@ pub struct Running {
     stderr: mpsc::Receiver<Vec<u8>>,
 }
 
+/// Runs a program to its end with this on stdin.
+pub fn run_with_input(command: &mut Command, input: &str) -> Outcome {
+    let mut running = start_with(command, Stdio::piped());
+    // A program that ends before it has read all has its reasons, and says them.
+    let _unread = (running.child.stdin.take().unwrap()).write_all(input.as_bytes());
+    finish(running)
+}
+
 /// Starts a program with its output collected.
 pub fn start(command: &mut Command) -> Running {
+    start_with(command, Stdio::null())
+}
+
+fn start_with(command: &mut Command, stdin: Stdio) -> Running {
     let line = format!("{command:?}");
     command
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = command

@@ -9,7 +9,7 @@ pub fn credentials(dir: &tempfile::TempDir, host: &str, password: &str) -> Optio
     let body = serde_json::json!({"auths": {host: {"auth": auth}}});
     std::fs::write(&file, body.to_string()).unwrap();
     Options {
-        credentials: CredentialFiles::new(vec![PathBuf::from("/absent"), file]),
+        credentials: Credentials::new(vec![PathBuf::from("/absent"), file]),
         ..options()
     }
 }
@@ -38,7 +38,10 @@ async fn tokens_are_fetched_once_and_renewed_when_refused() {
         .into_iter()
         .map(|seen| seen.query)
         .collect();
-    assert_eq!(queries[1], "service=test&scope=repository%3Ar%3Apull");
+    assert_eq!(
+        queries[1],
+        "client_id=imgfs&service=test&scope=repository%3Ar%3Apull"
+    );
     registry.revoke_tokens();
     registry.forget_requests();
     let descriptor = source.resolve(None).await.unwrap().descriptor;
@@ -86,10 +89,12 @@ async fn refusals_say_how_to_log_in() {
         }
         check(&right, "good").await;
         check(&wrong, "auth.json are not accepted").await;
-        check(&options(), "log in with `podman login 127.0.0.1:").await;
+        check(&options(), "log in with `imgfs login 127.0.0.1:").await;
     }
     registry.require_token(None);
     check(&options(), "good").await;
+    // Options of their own, as credentials are remembered.
+    let broken = credentials(&other_dir, &registry.host(), "hunter3");
     std::fs::write(other_dir.path().join("auth.json"), "{hunter").unwrap();
-    check(&wrong, "auth.json are not valid JSON").await;
+    check(&broken, "auth.json are not valid JSON").await;
 }

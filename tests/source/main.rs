@@ -10,6 +10,7 @@ mod support;
 mod authentication;
 mod contract;
 mod counterparts;
+mod credentials;
 mod faults;
 mod redirects;
 mod resolving;
@@ -25,7 +26,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use imgfs::oci::{Descriptor, Platform, Reference};
 use imgfs::source::{
-    BlobSource, ByteStream, CredentialFiles, Options, RetryPolicy, SourceError, Timeouts,
+    BlobSource, ByteStream, Credentials, Options, RetryPolicy, SourceError, Timeouts,
     read_verified, resolve_image,
 };
 use support::image::{
@@ -42,6 +43,7 @@ fn options() -> Options {
             stall: Duration::from_secs(5),
             race: Duration::from_secs(5),
             give_up: Duration::from_secs(20),
+            ..Timeouts::default()
         },
         retry: RetryPolicy {
             attempts: 4,

@@ -11,10 +11,11 @@
 //! It runs on a thread of its own, so tests need not be async and may start the real program against it. It
 //! listens on a free loopback port, speaks plain http and stops when dropped.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use bytes::Bytes;
@@ -78,6 +79,7 @@ pub struct Seen {
     pub query: String,
     pub range: Option<String>,
     pub authorization: Option<String>,
+    pub body: String,
     /// Status of the answer; 0 if there was none.
     pub status: u16,
 }
@@ -95,6 +97,9 @@ pub struct State {
     pub bytes: AtomicU64,
     /// Connections on which at least one request came.
     pub connections: AtomicU64,
+    /// Token requests being answered, and the most there ever were at once.
+    pub token_requests: AtomicU64,
+    pub most_token_requests: AtomicU64,
 }
 
 #[derive(Default)]
@@ -106,7 +111,9 @@ pub struct Content {
     pub chaos: Option<Chaos>,
     pub seen: Vec<Seen>,
     pub auth: Auth,
-    pub tokens: HashSet<String>,
+    /// Each with the time at which it ends.
+    pub tokens: HashMap<String, Instant>,
+    pub token_server: TokenServer,
     pub tokens_given: u64,
     /// Where blobs are redirected to.
     pub storage: Option<(SocketAddr, Arc<State>)>,
@@ -139,6 +146,30 @@ impl Chaos {
         self.struck += 1;
         let chosen = usize::try_from(random / self.one_in).unwrap() % self.faults.len();
         self.faults.get(chosen).cloned()
+    }
+}
+
+/// What the token server does.
+#[derive(Clone)]
+pub struct TokenServer {
+    /// How long tokens are accepted. It says so in whole seconds.
+    pub life: Duration,
+    /// How long an answer takes.
+    pub delay: Duration,
+    /// The identity token that is accepted.
+    pub identity: Option<String>,
+    /// The status for the GET form; only then passwords are taken in the POST form.
+    pub get_refused_with: Option<u16>,
+}
+
+impl Default for TokenServer {
+    fn default() -> Self {
+        Self {
+            life: Duration::from_secs(300),
+            delay: Duration::ZERO,
+            identity: None,
+            get_refused_with: None,
+        }
     }
 }
 
@@ -277,6 +308,24 @@ impl Registry {
             Auth::Token(credentials.map(|(user, password)| encode(user, password)));
     }
 
+    /// Changes what the token server does.
+    pub fn token_server(&self, change: impl FnOnce(&mut TokenServer)) {
+        change(&mut self.content().token_server);
+    }
+
+    /// Token requests so far, and how many there were at once at most.
+    pub fn token_requests(&self) -> (usize, u64) {
+        let seen = &self.content().seen;
+        let all = seen.iter().filter(|seen| seen.path == "/token").count();
+        (all, self.state.most_token_requests.load(Ordering::Relaxed))
+    }
+
+    /// Counts the tokens given so far, from any thread.
+    pub fn token_counter(&self) -> impl Fn() -> u64 + Send + 'static {
+        let state = Arc::clone(&self.state);
+        move || state.content.lock().unwrap().tokens_given
+    }
+
     /// Tokens given so far are no longer accepted.
     pub fn revoke_tokens(&self) {
         self.content().tokens.clear();
@@ -340,6 +389,7 @@ impl Drop for Registry {
     }
 }
 
-fn encode(user: &str, password: &str) -> String {
+/// Base64 of both, as in `Basic`.
+pub fn encode(user: &str, password: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
 }

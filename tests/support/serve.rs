@@ -1,9 +1,11 @@
 //! The answers of the registry in the process: routes, authentication, ranges and the faults asked for.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -47,8 +49,21 @@ async fn answer(
     address: SocketAddr,
     state: Arc<State>,
 ) -> Result<Response<Body>, std::io::Error> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(std::io::Error::other)?;
+    let request = Request::from_parts(parts, body.to_bytes());
     let position = record(&request, &state);
-    let answer = respond(&request, address, &state);
+    let answer = if request.uri().path() == "/token" {
+        let now = state.token_requests.fetch_add(1, Ordering::Relaxed) + 1;
+        state.most_token_requests.fetch_max(now, Ordering::Relaxed);
+        let delay = state.content.lock().unwrap().token_server.delay;
+        tokio::time::sleep(delay).await;
+        let answer = respond(&request, address, &state);
+        state.token_requests.fetch_sub(1, Ordering::Relaxed);
+        answer
+    } else {
+        respond(&request, address, &state)
+    };
     if matches!(answer, Answer::Silence) {
         std::future::pending::<Infallible>().await;
     }
@@ -67,7 +82,7 @@ enum Answer {
     Drop,
 }
 
-fn record(request: &Request<Incoming>, state: &State) -> usize {
+fn record(request: &Request<Bytes>, state: &State) -> usize {
     let text = |name| {
         let value = request.headers().get(name)?;
         Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -79,18 +94,19 @@ fn record(request: &Request<Incoming>, state: &State) -> usize {
         query: request.uri().query().unwrap_or_default().to_owned(),
         range: text(header::RANGE),
         authorization: text(header::AUTHORIZATION),
+        body: String::from_utf8_lossy(request.body()).into_owned(),
         status: 0,
     });
     content.seen.len() - 1
 }
 
-fn respond(request: &Request<Incoming>, address: SocketAddr, state: &Arc<State>) -> Answer {
+fn respond(request: &Request<Bytes>, address: SocketAddr, state: &Arc<State>) -> Answer {
     let path = request.uri().path().to_owned();
     let mut content = state.content.lock().unwrap();
     if path == "/token" {
         return match take_fault(&mut content, On::Token) {
             Some(fault) => with_fault(fault, Found::default(), request, state),
-            None => Answer::Response(token(&mut content, request.headers())),
+            None => Answer::Response(token(&mut content, request)),
         };
     }
     let is_storage = path.starts_with("/signed/");
@@ -153,6 +169,12 @@ struct Found {
 }
 
 fn find(content: &Content, path: &str) -> Found {
+    if path == "/v2/" {
+        return Found {
+            body: Some(Bytes::from_static(b"{}")),
+            ..Found::default()
+        };
+    }
     let Some(path) = path.strip_prefix("/v2/") else {
         return Found::default();
     };
@@ -177,7 +199,7 @@ fn find(content: &Content, path: &str) -> Found {
 
 fn find_signed(
     content: &Content,
-    request: &Request<Incoming>,
+    request: &Request<Bytes>,
     path: &str,
 ) -> Result<Found, StatusCode> {
     // What S3 and Azure answer to a second authentication mechanism.
@@ -219,7 +241,8 @@ fn unauthorized(
         Auth::Token(_)
             if given
                 .strip_prefix("Bearer ")
-                .is_some_and(|token| content.tokens.contains(token)) =>
+                .and_then(|token| content.tokens.get(token))
+                .is_some_and(|end| Instant::now() < *end) =>
         {
             return None;
         }
@@ -234,20 +257,52 @@ fn unauthorized(
     Some(response)
 }
 
-fn token(content: &mut Content, headers: &HeaderMap) -> Response<Body> {
-    let given = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.strip_prefix("Basic "));
-    if let Auth::Token(Some(wanted)) = &content.auth
-        && given != Some(wanted.as_str())
-    {
+fn token(content: &mut Content, request: &Request<Bytes>) -> Response<Body> {
+    let server = content.token_server.clone();
+    let wanted = match &content.auth {
+        Auth::Token(wanted) => wanted.clone(),
+        Auth::Open | Auth::Basic(_) => None,
+    };
+    let admitted = if request.method() == Method::POST {
+        let form: BTreeMap<String, String> = url::form_urlencoded::parse(request.body())
+            .into_owned()
+            .collect();
+        let field = |name: &str| form.get(name).cloned().unwrap_or_default();
+        match field("grant_type").as_str() {
+            "password" => {
+                let given = super::registry::encode(&field("username"), &field("password"));
+                server.get_refused_with.is_some() && wanted.is_none_or(|wanted| wanted == given)
+            }
+            "refresh_token" => server
+                .identity
+                .is_some_and(|one| one == field("refresh_token")),
+            _ => false,
+        }
+    } else if let Some(status) = server.get_refused_with {
+        return error(StatusCode::from_u16(status).unwrap());
+    } else {
+        let given = request
+            .headers()
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Basic "));
+        wanted.is_none_or(|wanted| given == Some(wanted.as_str()))
+    };
+    if !admitted {
         return error(StatusCode::UNAUTHORIZED);
     }
     content.tokens_given += 1;
     let token = format!("token-{}", content.tokens_given);
-    content.tokens.insert(token.clone());
-    let body = format!("{{\"token\":\"{token}\",\"expires_in\":300}}");
+    let end = Instant::now() + server.life;
+    content.tokens.insert(token.clone(), end);
+    // The two forms name it differently.
+    let name = if request.method() == Method::POST {
+        "access_token"
+    } else {
+        "token"
+    };
+    let life = server.life.as_secs();
+    let body = format!("{{\"{name}\":\"{token}\",\"expires_in\":{life}}}");
     Response::new(whole(body.into()))
 }
 
@@ -265,12 +320,7 @@ struct Faults {
     drip: Option<u32>,
 }
 
-fn with_fault(
-    fault: Fault,
-    found: Found,
-    request: &Request<Incoming>,
-    state: &Arc<State>,
-) -> Answer {
+fn with_fault(fault: Fault, found: Found, request: &Request<Bytes>, state: &Arc<State>) -> Answer {
     let mut faults = Faults::default();
     match fault {
         Fault::Status(status) => {
@@ -305,7 +355,7 @@ fn with_fault(
 
 fn serve_found(
     found: Found,
-    request: &Request<Incoming>,
+    request: &Request<Bytes>,
     state: &Arc<State>,
     faults: &Faults,
 ) -> Response<Body> {

@@ -16,7 +16,8 @@ use super::base_url::BaseUrl;
 use super::error::RouteError;
 use crate::oci::{Location, Reference, ShortName};
 use crate::source::Secret;
-use crate::source::endpoint::{CredentialKey, Endpoint, Scheme, Serves, Tls};
+use crate::source::credentials::CredentialKey;
+use crate::source::endpoint::{Endpoint, Scheme, Serves, Tls};
 
 /// What holds below a prefix.
 #[derive(Debug, Clone)]
