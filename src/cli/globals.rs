@@ -39,8 +39,12 @@ pub(super) struct ImageOptions {
     /// Choose this platform: os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
-    /// Ask no registry: use what the cache has
-    #[arg(long)]
+    /// When to ask the registry what a tag means: always (it must answer), newer (if it cannot be reached, use what
+    /// the cache knows), missing (only if the cache does not know), never (ask for nothing at all) [default: newer]
+    #[arg(long, value_name = "WHEN", value_parser = parse_pull)]
+    pub pull: Option<Pull>,
+    /// The same as --pull=never
+    #[arg(long, conflicts_with = "pull")]
     pub offline: bool,
     /// Speak http with the registry
     #[arg(long)]
@@ -82,7 +86,7 @@ impl ImageOptions {
         let pull = if self.offline {
             Pull::Never
         } else {
-            Pull::Check
+            self.pull.unwrap_or_default()
         };
         Ok(Request {
             reference,
@@ -91,6 +95,10 @@ impl ImageOptions {
             options,
         })
     }
+}
+
+fn parse_pull(text: &str) -> Result<Pull, String> {
+    text.parse()
 }
 
 /// A runtime for the network, with threads for blocking work beside.

@@ -12,6 +12,7 @@ mod mount;
 mod output;
 mod progress;
 mod ps;
+mod time;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
 use super::globals::{Globals, ImageOptions, runtime};
@@ -19,8 +19,8 @@ const END_TIME: Duration = Duration::from_secs(5);
 /// Mount an image on a directory, read-only. Returns when the mount is ready.
 #[derive(Args)]
 #[command(after_help = "\
-Options for -o, separated by commas: allow_other, default_permissions, dev, suid, noexec, offline, plain_http,
-insecure, platform=OS/ARCH, cache_dir=DIR, cache_limit=SIZE. Options of mount(8) that mean nothing here
+Options for -o, separated by commas: allow_other, default_permissions, dev, suid, noexec, offline, pull=WHEN,
+plain_http, insecure, platform=OS/ARCH, cache_dir=DIR, cache_limit=SIZE. Options of mount(8) that mean nothing here
 (ro, rw, noatime, user, noauto, nofail, _netdev, x-...) are accepted, so these work too:
   mount -t fuse.imgfs golang:latest /mnt/go -o allow_other
   golang:latest  /mnt/go  fuse.imgfs  noauto,user,_netdev  0 0          (in /etc/fstab)
@@ -211,6 +211,10 @@ fn apply(plan: &mut MountPlan, option: &str) -> anyhow::Result<()> {
         ("exec", None) => plan.mount.exec = true,
         ("noexec", None) => plan.mount.exec = false,
         ("offline", None) => plan.options.offline = true,
+        ("pull", Some(value)) => {
+            let pull = value.parse().map_err(|err| anyhow!("-o {option}: {err}"))?;
+            plan.options.pull = Some(pull);
+        }
         ("plain_http", None) => plan.options.plain_http = true,
         ("insecure", None) => plan.options.insecure = true,
         ("platform", Some(value)) => plan.options.platform = Some(value.to_owned()),

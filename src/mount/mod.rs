@@ -14,7 +14,7 @@ mod proof;
 mod record;
 mod status;
 
-pub use image::{Image, Pull, Request};
+pub use image::{Freshness, Image, Pull, Request};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerProgress, Opened};
 pub use peek::Peek;

@@ -49,6 +49,11 @@ impl BlobSource for Limited {
         Ok(hold(permit, self.inside.open(blob, range).await?))
     }
 
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        let _permit = self.permit().await;
+        self.inside.tags().await
+    }
+
     fn traffic(&self) -> Traffic {
         self.inside.traffic()
     }

@@ -29,6 +29,7 @@ mod registry;
 mod resolve;
 mod retry;
 mod secret;
+mod tags;
 mod transport;
 
 use std::ops::Range;
@@ -45,7 +46,7 @@ pub use layout::OciLayout;
 pub use network::Network;
 pub use options::{Options, RetryPolicy, Timeouts};
 pub use registry::Registry;
-pub use resolve::{ResolvedImage, VerifiedDocument, resolve_image};
+pub use resolve::{ResolvedImage, VerifiedDocument, image_of, images_of, resolve_image};
 pub use secret::Secret;
 
 use crate::oci::{Descriptor, Digest, Location, Platform, Reference};
@@ -86,6 +87,9 @@ pub trait BlobSource: Send + Sync {
 
     /// Opens the bytes `range` of a blob (config or layer).
     async fn open(&self, blob: &Descriptor, range: Range<u64>) -> Result<ByteStream, SourceError>;
+
+    /// The tags there are beside the one that is meant: of the repository, the layout or the archive.
+    async fn tags(&self) -> Result<Vec<String>, SourceError>;
 
     /// Requests and bytes so far.
     fn traffic(&self) -> Traffic;

@@ -136,6 +136,16 @@ impl BlobSource for Retrying {
         )))
     }
 
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        let mut failures = self.failures();
+        loop {
+            match self.inside.tags().await {
+                Ok(tags) => return Ok(tags),
+                Err(err) => failures.pause(err).await?,
+            }
+        }
+    }
+
     fn traffic(&self) -> Traffic {
         self.inside.traffic()
     }

@@ -152,6 +152,10 @@ impl BlobSource for CachedDocuments {
         self.keep(self.inner.open(blob, range).await?, blob).await
     }
 
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        self.inner.tags().await
+    }
+
     fn traffic(&self) -> Traffic {
         self.inner.traffic()
     }
@@ -208,6 +212,10 @@ impl BlobSource for Offline {
 
     async fn open(&self, blob: &Descriptor, _: Range<u64>) -> Result<ByteStream, SourceError> {
         Err(self.missing(format!("all of blob {}", blob.digest)))
+    }
+
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        Err(self.missing("the list of tags".to_owned()))
     }
 
     fn traffic(&self) -> Traffic {

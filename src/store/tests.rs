@@ -38,6 +38,10 @@ impl BlobSource for Memory {
         Ok(Box::pin(futures_util::stream::iter([Ok(bytes)])))
     }
 
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        unreachable!("layers have no tags")
+    }
+
     fn traffic(&self) -> Traffic {
         Traffic::default()
     }

@@ -17,6 +17,7 @@ mod life;
 mod limits;
 mod listing;
 mod mount8;
+mod offline;
 mod process;
 mod rootfs;
 mod rot;
