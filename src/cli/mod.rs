@@ -12,6 +12,7 @@ mod mount;
 mod output;
 mod progress;
 mod ps;
+mod pull;
 mod time;
 
 use std::ffi::OsString;
@@ -30,6 +31,7 @@ use globals::Globals;
     after_help = "\
 Examples:
   imgfs mount golang:latest /mnt/go       mount an image; reads fetch what they need
+  imgfs pull golang:latest                fetch all of it, for when the registry is out of reach
   imgfs ls -l golang /usr/local           list a directory without a mount
   imgfs cat alpine:3.20 /etc/os-release   print a file
   imgfs status /mnt/go                    what a mount has fetched, and how far it is proven
@@ -50,6 +52,7 @@ enum Command {
     Mount(mount::MountArgs),
     #[command(visible_alias = "umount")]
     Unmount(mount::UnmountArgs),
+    Pull(pull::PullArgs),
     Ps(ps::PsArgs),
     Status(ps::StatusArgs),
     Ls(look::LsArgs),
@@ -117,6 +120,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Mount(args) => return mount::mount(globals, &args),
         Command::Unmount(args) => mount::unmount(&args)?,
+        Command::Pull(args) => pull::pull(globals, &args)?,
         Command::Ps(args) => ps::ps(&args)?,
         Command::Status(args) => ps::status(&args)?,
         Command::Ls(args) => look::ls(globals, &args)?,

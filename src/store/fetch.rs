@@ -23,7 +23,7 @@ use crate::source::{ByteStream, SourceError};
 
 /// Most compressed bytes asked for in one run (a single span or chain may have more): at 200 Mbit/s a third of
 /// a second.
-const MAX_RUN: u64 = 8 << 20;
+pub(super) const MAX_RUN: u64 = 8 << 20;
 /// Most spans read ahead: at a third of a MiB each about the transfer of two round trips at 200 Mbit/s.
 const MAX_AHEAD: usize = 16;
 
@@ -108,6 +108,24 @@ impl LayerReader {
         Ok(())
     }
 
+    /// Fetches the spans `ids`, neighbours that are missing, and nothing ahead of them. Takes as long as it takes: the
+    /// source gives up where nothing comes any more.
+    pub(super) async fn fetch_exactly(self: &Arc<Self>, ids: &[usize]) -> Result<(), StoreError> {
+        let mut waiting = Vec::new();
+        for run in self.plan_exactly(ids, ids, &mut waiting) {
+            let reader = Arc::clone(self);
+            tokio::spawn(Flight { reader, run }.fetch());
+        }
+        for mut outcome in waiting {
+            let result = outcome.wait_for(Option::is_some).await;
+            let result = result.map_err(|_| StoreError::Worker("fetch"))?;
+            if let Some(Err(err)) = &*result {
+                return Err(StoreError::Shared(Arc::clone(err)));
+            }
+        }
+        Ok(())
+    }
+
     /// Joins the flights under way and decides on new runs. May read the disk, but not under the lock.
     fn plan(
         &self,
@@ -122,11 +140,26 @@ impl LayerReader {
         let far = lock().ahead.extend(&wanted).min(self.spans.len());
         let mut ids: Vec<usize> = missing.to_vec();
         ids.extend((wanted.end..far).filter(|id| !self.is_here(*id)));
-        let mut state = lock();
+        self.plan_exactly(&ids, missing, waiting)
+    }
+
+    /// Likewise for the spans `ids`, of which `wanted` (ascending) are waited for.
+    fn plan_exactly(
+        &self,
+        ids: &[usize],
+        wanted: &[usize],
+        waiting: &mut Vec<watch::Receiver<Outcome>>,
+    ) -> Vec<Run> {
+        let is_wanted = |id: &usize| wanted.binary_search(id).is_ok();
+        let mut state = self
+            .flights
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut runs: Vec<Run> = Vec::new();
-        for id in ids {
+        for &id in ids {
             if let Some(outcome) = state.waiting.get(&id) {
-                if wanted.contains(&id) {
+                if is_wanted(&id) {
                     waiting.push(outcome.clone());
                 }
                 continue;
@@ -143,7 +176,7 @@ impl LayerReader {
                 let mut waits = None;
                 if let Entry::Vacant(place) = state.waiting.entry(link) {
                     let (sender, receiver) = watch::channel(None);
-                    if wanted.contains(&link) && missing.contains(&link) {
+                    if is_wanted(&link) {
                         waiting.push(receiver.clone());
                     }
                     place.insert(receiver);

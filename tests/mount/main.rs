@@ -19,6 +19,7 @@ mod listing;
 mod mount8;
 mod offline;
 mod process;
+mod pull;
 mod rootfs;
 mod rot;
 mod sources;

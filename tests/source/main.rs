@@ -14,6 +14,7 @@ mod faults;
 mod redirects;
 mod resolving;
 mod secrets;
+mod tags;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
