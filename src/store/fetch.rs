@@ -31,7 +31,7 @@ const MAX_AHEAD: usize = 16;
 /// fetch itself goes on and helps the next read.
 const READ_DEADLINE: Duration = Duration::from_secs(60);
 
-type Outcome = Option<Result<(), Arc<StoreError>>>;
+pub(super) type Outcome = Option<Result<(), Arc<StoreError>>>;
 
 /// The spans being fetched, and how sequential the reads are.
 #[derive(Default)]
@@ -203,7 +203,7 @@ impl LayerReader {
         last + 1 == id && (is_link || span.compressed.end - start.compressed.start <= MAX_RUN)
     }
 
-    fn land(
+    pub(super) fn land(
         &self,
         id: usize,
         sender: &watch::Sender<Outcome>,
@@ -313,21 +313,25 @@ impl LayerReader {
 }
 
 /// Neighbouring spans fetched by one request, each with who is to be told: nobody where another flight does.
-type Run = VecDeque<(usize, Option<watch::Sender<Outcome>>)>;
+pub(super) type Run = VecDeque<(usize, Option<watch::Sender<Outcome>>)>;
 
 /// A run under way. Dropping it tells everyone who still waits: a span that stayed among the waiting without a
 /// flight could never be read again.
-struct Flight {
-    reader: Arc<LayerReader>,
-    run: Run,
+pub(super) struct Flight {
+    pub(super) reader: Arc<LayerReader>,
+    pub(super) run: Run,
 }
 
 impl Flight {
     /// Fetches the run and tells everyone who waits.
     async fn fetch(mut self) {
-        let result = self.reader.try_fetch_run(&mut self.run).await;
-        if let Err(err) = result {
-            self.fail(&Arc::new(err));
+        let _claim = self.claim().await;
+        let reader = Arc::clone(&self.reader);
+        let flights = reader.cut(std::mem::take(&mut self.run));
+        for mut flight in flights {
+            if let Err(err) = reader.try_fetch_run(&mut flight.run).await {
+                flight.fail(&Arc::new(err));
+            }
         }
     }
 

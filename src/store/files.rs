@@ -6,6 +6,7 @@
 //!                                was last used by a process that had not used it before, in Unix seconds
 //!                      lock      shared lock: in use, spans stay; exclusive lock: eviction
 //!                      build     exclusive lock: somebody makes the index
+//!                      claims    locks on its bytes, one for each span: somebody fetches it (claim.rs)
 //!                      diff_id   the DiffId that the uncompressed bytes were found to have
 //!                      data.new  what a first contact has written so far; becomes `data` when all of it is right
 //!                      partial   the start of the blob, as far as a pull that was broken off got (partial.rs)

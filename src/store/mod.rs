@@ -11,6 +11,7 @@
 //! [`LayerReader`] answers reads from the cache or fetches the spans they need. Several processes share a
 //! cache: files appear whole by rename, spans by their mark, and locks keep eviction away from what is in use.
 
+mod claim;
 mod diff_id;
 mod documents;
 mod error;

@@ -10,6 +10,7 @@
 mod support;
 
 mod commands;
+mod concurrency;
 mod counterparts;
 mod first_contact;
 mod lazy;
