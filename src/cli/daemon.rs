@@ -55,6 +55,7 @@ pub(super) async fn serve(
     options.source = name.clone();
     let runtime = tokio::runtime::Handle::current();
     let served = Arc::clone(&opened.fs);
+    served.fetch_executables(plan.fetch_executables);
     let mounted = tokio::task::block_in_place(|| fs::serve(served, &plan.dir, &options, runtime))?;
     let unmounter = mounted.unmounter();
     let record = MountRecord {

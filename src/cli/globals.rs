@@ -142,7 +142,7 @@ fn default_cache_dir() -> anyhow::Result<PathBuf> {
 }
 
 /// A number of bytes with an optional unit: powers of 1000 (kB, MB, GB, TB) or 1024 (KiB, MiB, GiB, TiB).
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
     let unit = text
         .get(digits.len()..)
@@ -185,6 +185,7 @@ mod tests {
             (found, _) => panic!("{text}: {found:?}"),
         };
         check("20GiB", Ok(crate::store::DEFAULT_LIMIT));
+        check("64MiB", Ok(crate::fs::EXECUTABLE_LIMIT));
         check("500 MB", Ok(500_000_000));
         check("7", Ok(7));
         check("1.5GB", Err("500MB"));

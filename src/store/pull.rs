@@ -44,12 +44,9 @@ impl LayerReader {
     }
 
     /// Makes sure that the spans of the uncompressed bytes `ranges` can be read, without reading ahead of them.
-    pub async fn fetch_ranges(
-        self: &Arc<Self>,
-        ranges: impl IntoIterator<Item = Range<u64>>,
-    ) -> Result<(), StoreError> {
+    pub async fn fetch_ranges(self: &Arc<Self>, ranges: &[Range<u64>]) -> Result<(), StoreError> {
         for range in ranges {
-            let missing = self.missing(self.spans.covering(range)).await?;
+            let missing = self.missing(self.spans.covering(range.clone())).await?;
             self.fetch_missing(&missing, None).await?;
         }
         Ok(())

@@ -12,6 +12,7 @@ mod support;
 mod commands;
 mod concurrency;
 mod counterparts;
+mod executables;
 mod first_contact;
 mod lazy;
 mod life;
