@@ -150,12 +150,16 @@ fn summary(pulled: &Pulled) -> String {
     )
 }
 
-/// Whether a tag is of something that is no image, or none for the platform.
+/// Whether a tag is of something that is no image, none for the platform, or none that can be mounted.
 fn is_something_else(err: &anyhow::Error) -> bool {
     err.chain().any(|cause| {
         matches!(
             cause.downcast_ref(),
-            Some(SourceError::NotAnImage { .. } | SourceError::Platform(_))
+            Some(
+                SourceError::NotAnImage { .. }
+                    | SourceError::Platform(_)
+                    | SourceError::ForeignLayer { .. }
+            )
         )
     })
 }

@@ -150,9 +150,7 @@ impl Image {
             image_of(source, resolved, &request.platform).await
         })
         .await?;
-        for warning in &resolved.warnings {
-            tracing::warn!("{warning}");
-        }
+        warn(&resolved);
         Ok(Self {
             reference: request.reference.clone(),
             resolved,
@@ -167,6 +165,7 @@ impl Image {
             images_of(source, resolved).await
         })
         .await?;
+        images.iter().for_each(warn);
         Ok(images
             .into_iter()
             .map(|resolved| Self {
@@ -186,6 +185,12 @@ impl Image {
             request.reference
         );
         Ok(open_source(request).await?.tags().await?)
+    }
+}
+
+fn warn(image: &ResolvedImage) {
+    for warning in &image.warnings {
+        tracing::warn!("{warning}");
     }
 }
 

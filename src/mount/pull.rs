@@ -175,13 +175,17 @@ impl Puller {
         let (needed, limit) = (unpacked + more, self.store.limit());
         ensure!(
             needed <= limit,
-            "it takes more than {} MB unpacked, but the cache's limit is {} MB, so not all of it could stay: raise \
+            "it needs {} of the cache or more, which has a limit of {}, so not all of it could stay: raise \
              --cache-limit",
-            needed / 1_000_000,
-            limit / 1_000_000
+            megabytes(needed),
+            megabytes(limit)
         );
         Ok(())
     }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
 }
 
 /// The image's layers, each once.

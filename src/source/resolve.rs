@@ -101,7 +101,8 @@ pub async fn image_of(
     }
 }
 
-/// The images of all platforms. Entries that are no images are left out.
+/// The images of all platforms. Entries that are no images are left out; so are those that no registry has whole, of
+/// which the first image's warnings say so.
 pub async fn images_of(
     source: &dyn BlobSource,
     resolved: Resolved,
@@ -113,7 +114,8 @@ pub async fn images_of(
         }
         Document::Index(index) => index,
     };
-    let mut images = Vec::new();
+    let mut images: Vec<ResolvedImage> = Vec::new();
+    let mut left_out = Vec::new();
     for candidate in flatten(source, &root, index.manifests).await? {
         if !may_be_image(&candidate.descriptor) {
             continue;
@@ -129,8 +131,18 @@ pub async fn images_of(
             Ok(image) => images.push(image),
             // Beside the images of containers there may be other things: signatures, charts.
             Err(SourceError::NotAnImage { .. }) => {}
+            Err(err @ SourceError::ForeignLayer { .. }) => left_out.push(err),
             Err(err) => return Err(err),
         }
+    }
+    match (images.first_mut(), left_out.pop()) {
+        (None, Some(err)) => return Err(err),
+        (Some(first), Some(last)) => {
+            left_out.push(last);
+            let warnings = left_out.iter().map(|err| format!("left out: {err}"));
+            first.warnings.extend(warnings);
+        }
+        (_, None) => {}
     }
     Ok(images)
 }

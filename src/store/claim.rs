@@ -166,7 +166,56 @@ fn no_claim(err: &std::io::Error) {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
+    use crate::layer::{Checkpoint, Span, SpanTable};
+    use crate::oci::{Descriptor, Digest};
+    use crate::store::files::LayerFiles;
+    use crate::store::{Offline, Store};
+
+    /// What is left of the first `count` spans of a layer when `arrived` have come, and how it is fetched. The layer
+    /// is two single spans, a zstd frame of four, and two single spans.
+    #[tokio::test]
+    async fn what_is_left_of_a_run_is_fetched_from_where_it_decodes() {
+        let dir = tempfile::tempdir().unwrap();
+        let span = |id| Span {
+            compressed: id..id + 1,
+            uncompressed: id..id + 1,
+            checkpoint: match id {
+                2 => Checkpoint::ZstdFrame,
+                3..6 => Checkpoint::ZstdBlock,
+                _ => Checkpoint::Stored,
+            },
+            digest: [0; 32],
+            decoded_digest: [0; 32],
+        };
+        let reader = LayerReader::new(
+            Arc::new(Store::open(dir.path(), 0).unwrap()),
+            SpanTable::new((0..8).map(span).collect(), 8).unwrap(),
+            Arc::new(LayerFiles::open(dir.path()).await.unwrap()),
+            Arc::new(Offline::new(String::new(), None)),
+            Descriptor::of_document(Digest::sha256(b""), 8),
+        );
+        let check = |arrived: &[usize], expected: &[&[usize]]| {
+            let run = (0..8).map(|id| {
+                let waits = (!arrived.contains(&id)).then(|| watch::channel(None).0);
+                (id, waits)
+            });
+            let flights = reader.cut(run.collect());
+            let ids = |flight: &Flight| flight.run.iter().map(|(id, _)| *id).collect::<Vec<_>>();
+            let found: Vec<_> = flights.iter().map(ids).collect();
+            assert_eq!(found, expected, "{arrived:?}");
+        };
+        check(&[], &[&[0, 1, 2, 3, 4, 5, 6, 7]]);
+        check(&[0, 7], &[&[1, 2, 3, 4, 5, 6]]);
+        check(&[1], &[&[0], &[2, 3, 4, 5, 6, 7]]);
+        check(&[2, 3], &[&[0, 1, 2, 3, 4, 5, 6, 7]]);
+        check(&[1, 2, 3], &[&[0], &[2, 3, 4, 5, 6, 7]]);
+        check(&[0, 1, 2, 3, 5, 7], &[&[2, 3, 4], &[6]]);
+        check(&[0, 1, 3, 5, 6, 7], &[&[2, 3, 4]]);
+        check(&[0, 1, 2, 3, 4, 5, 6, 7], &[]);
+    }
 
     #[test]
     fn claims_exclude_each_other_where_they_overlap() {

@@ -276,14 +276,14 @@ fn an_image_larger_than_the_cache_is_refused() {
         let outcome = world.imgfs(&["--cache-limit", limit, "pull", &reference]);
         outcome.fails(1, words);
     };
-    let words = ["the cache's limit is 4 MB", "raise --cache-limit"];
+    let words = ["which has a limit of 4.1 MB", "raise --cache-limit"];
     limit("4MiB", vec![noise.clone()], &words);
     assert!(
         !world.cache().join("layers").exists(),
         "before anything is fetched"
     );
     limit("4MiB", vec![zeros.clone()], &words);
-    limit("12MiB", vec![zeros, noise], &["limit is 12 MB"]);
+    limit("12MiB", vec![zeros, noise], &["limit of 12.5 MB"]);
 }
 
 #[test]
@@ -325,7 +325,24 @@ fn all_tags_and_all_platforms() {
         let (media_type, bytes) = (&image.media_type, image.manifest.clone());
         world.registry.put_manifest("r", &digest, media_type, bytes);
     }
-    let index = image_index(&[("linux/s390x", &other), (&host(), &here)]);
+    // An image that lies elsewhere in part.
+    let foreign = serde_json::json!({
+        "schemaVersion": 2, "mediaType": support::image::OCI_MANIFEST,
+        "config": support::image::descriptor(support::image::OCI_CONFIG, &here.blobs[0]),
+        "layers": [support::image::descriptor("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", b"x")],
+    });
+    let foreign = Image {
+        manifest: foreign.to_string().into(),
+        ..here.clone()
+    };
+    let digest = imgfs::oci::Digest::sha256(&foreign.manifest).to_string();
+    let (media_type, bytes) = (&foreign.media_type, foreign.manifest.clone());
+    world.registry.put_manifest("r", &digest, media_type, bytes);
+    let index = image_index(&[
+        ("windows/amd64", &foreign),
+        ("linux/s390x", &other),
+        (&host(), &here),
+    ]);
     world.registry.put_manifest("r", "list", OCI_INDEX, index);
     world.registry.put_image("r", "one", &with(&host(), "one"));
     world.registry.put_image("r", "two", &with(&host(), "two"));
@@ -340,7 +357,15 @@ fn all_tags_and_all_platforms() {
         .registry
         .put_manifest("r", "chart", media_type, chart.to_string());
     let repository = world.registry.reference("r");
-    let all = pulled(&world, &["--all-tags", "--all-platforms", &repository]);
+    let outcome = world.imgfs(&[
+        "pull",
+        "--json",
+        "--all-tags",
+        "--all-platforms",
+        &repository,
+    ]);
+    let said = ["left out: layer", "is a foreign layer", "r:chart: "];
+    let all: serde_json::Value = serde_json::from_str(&outcome.ok_saying(&said)).unwrap();
     let names: Vec<_> = (all.as_array().unwrap().iter())
         .map(|one| {
             let reference = one["reference"].as_str().unwrap();
