@@ -8,7 +8,7 @@ use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::mount::MountPlan;
-use super::{output, progress};
+use super::{output, progress, time};
 use crate::fs::{self, Unmounter};
 use crate::mount::{Cleared, Image, Live, MountRecord, Opened, clear, prove_diff_ids};
 use crate::store::Store;
@@ -36,6 +36,7 @@ pub(super) async fn serve(
     let name = request.reference.to_string();
     let opening = async {
         let image = Image::resolve(&store, &request).await?;
+        time::say_freshness(&image.freshness, quiet);
         let downloads = Opened::downloads(&store, &image);
         let shown = progress::show(&downloads, quiet);
         let opened = Opened::open(&store, image, &downloads).await?;
@@ -54,6 +55,7 @@ pub(super) async fn serve(
     options.source = name.clone();
     let runtime = tokio::runtime::Handle::current();
     let served = Arc::clone(&opened.fs);
+    served.fetch_executables(plan.fetch_executables);
     let mounted = tokio::task::block_in_place(|| fs::serve(served, &plan.dir, &options, runtime))?;
     let unmounter = mounted.unmounter();
     let record = MountRecord {

@@ -41,8 +41,12 @@ pub(super) struct ImageOptions {
     /// Choose this platform: os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
-    /// Ask no registry: use what the cache has
-    #[arg(long)]
+    /// When to ask the registry what a tag means: always (it must answer), newer (if it cannot be reached, use what
+    /// the cache knows), missing (only if the cache does not know), never (ask for nothing at all) [default: newer]
+    #[arg(long, value_name = "WHEN", value_parser = parse_pull)]
+    pub pull: Option<Pull>,
+    /// The same as --pull=never
+    #[arg(long, conflicts_with = "pull")]
     pub offline: bool,
     #[command(flatten)]
     pub user: UserOptions,
@@ -130,7 +134,7 @@ impl ImageOptions {
         let pull = if self.offline {
             Pull::Never
         } else {
-            Pull::Check
+            self.pull.unwrap_or_default()
         };
         Ok(Request {
             reference,
@@ -169,6 +173,10 @@ fn registry_of(reference: &Reference) -> Option<&str> {
         Location::Registry { host, .. } => Some(host),
         Location::OciLayout { .. } | Location::DockerArchive { .. } => None,
     }
+}
+
+fn parse_pull(text: &str) -> Result<Pull, String> {
+    text.parse()
 }
 
 /// A runtime for the network, with threads for blocking work beside.
@@ -212,7 +220,7 @@ fn default_cache_dir() -> anyhow::Result<PathBuf> {
 }
 
 /// A number of bytes with an optional unit: powers of 1000 (kB, MB, GB, TB) or 1024 (KiB, MiB, GiB, TiB).
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
     let unit = text
         .get(digits.len()..)
@@ -255,6 +263,7 @@ mod tests {
             (found, _) => panic!("{text}: {found:?}"),
         };
         check("20GiB", Ok(crate::store::DEFAULT_LIMIT));
+        check("64MiB", Ok(crate::fs::EXECUTABLE_LIMIT));
         check("500 MB", Ok(500_000_000));
         check("7", Ok(7));
         check("1.5GB", Err("500MB"));

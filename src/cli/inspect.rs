@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::globals::{Globals, ImageOptions, runtime};
-use super::output;
+use super::{output, time};
 use crate::mount::Image;
 use crate::oci::{Document, MediaType};
 
@@ -70,6 +70,7 @@ pub(super) fn inspect(globals: &Globals, args: &InspectArgs) -> anyhow::Result<(
     let store = globals.store()?;
     let request = args.options.request(&args.image)?;
     let image = runtime()?.block_on(Image::resolve(&store, &request))?;
+    time::say_freshness(&image.freshness, globals.quiet);
     let resolved = &image.resolved;
     let digest = |position: Option<&crate::source::VerifiedDocument>| {
         position
@@ -138,7 +139,8 @@ pub(super) fn manifest(globals: &Globals, command: &ManifestCommand) -> anyhow::
     } = command;
     let store = globals.store()?;
     let request = options.request(image)?;
-    let root = runtime()?.block_on(Image::root(&store, &request))?;
+    let (root, freshness) = runtime()?.block_on(Image::root(&store, &request))?;
+    time::say_freshness(&freshness, globals.quiet);
     if !table {
         let newline: &[u8] = if root.body.ends_with(b"\n") {
             b""

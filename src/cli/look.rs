@@ -8,7 +8,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::globals::{Globals, ImageOptions, runtime};
-use super::{output, progress};
+use super::time::utc;
+use super::{output, progress, time};
 use crate::fs::ImageFs;
 use crate::mount::{Image, Peek};
 use crate::tree::{Answer, Content, Ino, Kind, Node, PartialTree, Tree};
@@ -158,7 +159,7 @@ pub(super) fn stat(globals: &Globals, args: &StatArgs) -> anyhow::Result<()> {
         output::line(&format!("owner   {}:{}", info.uid, info.gid))?;
         output::line(&format!("size    {}", info.size))?;
         output::line(&format!("links   {}", info.links))?;
-        output::line(&format!("mtime   {}", time_text(node)))?;
+        output::line(&format!("mtime   {}", utc(node.mtime().seconds)))?;
         if let Some(device) = info.device {
             output::line(&format!("device  {device}"))?;
         }
@@ -180,6 +181,7 @@ pub(super) async fn peek(
         tracing::warn!("cannot keep the cache within its limit: {err}");
     }
     let image = Image::resolve(&store, &options.request(image)?).await?;
+    time::say_freshness(&image.freshness, globals.quiet);
     Ok(Peek::new(store, image))
 }
 
@@ -257,7 +259,7 @@ fn print_list(tree: &Tree, rows: &[(Vec<u8>, &Node)], args: &LsArgs) -> anyhow::
                 info.uid.to_string(),
                 info.gid.to_string(),
                 info.device.unwrap_or_else(|| info.size.to_string()),
-                time_text(node),
+                utc(node.mtime().seconds),
                 format!("{}{target}", info.name),
             ]
         })
@@ -351,29 +353,4 @@ fn mode_text(node: &Node) -> String {
         });
     }
     text
-}
-
-/// The modification time in UTC, to the second (Howard Hinnant's civil-from-days algorithm).
-fn time_text(node: &Node) -> String {
-    let seconds = node.mtime().seconds;
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days.saturating_add(719_468);
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 {
-        month_index + 3
-    } else {
-        month_index - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
 }

@@ -14,7 +14,9 @@ mod output;
 mod password;
 mod progress;
 mod ps;
+mod pull;
 mod registry;
+mod time;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,6 +34,7 @@ use globals::Globals;
     after_help = "\
 Examples:
   imgfs mount golang:latest /mnt/go       mount an image; reads fetch what they need
+  imgfs pull golang:latest                fetch all of it, for when the registry is out of reach
   imgfs ls -l golang /usr/local           list a directory without a mount
   imgfs cat alpine:3.20 /etc/os-release   print a file
   imgfs status /mnt/go                    what a mount has fetched, and how far it is proven
@@ -52,6 +55,7 @@ enum Command {
     Mount(mount::MountArgs),
     #[command(visible_alias = "umount")]
     Unmount(mount::UnmountArgs),
+    Pull(pull::PullArgs),
     Ps(ps::PsArgs),
     Status(ps::StatusArgs),
     Ls(look::LsArgs),
@@ -128,6 +132,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Mount(args) => return mount::mount(globals, &args),
         Command::Unmount(args) => mount::unmount(&args)?,
+        Command::Pull(args) => pull::pull(globals, &args)?,
         Command::Ps(args) => ps::ps(&args)?,
         Command::Status(args) => ps::status(&args)?,
         Command::Ls(args) => look::ls(globals, &args)?,

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
-use super::globals::{Globals, ImageOptions, runtime};
+use super::globals::{Globals, ImageOptions, parse_size, runtime};
 use super::{daemon, output};
 use crate::fs::MountOptions;
 use crate::mount::{imgfs_mounted_on, records, unmount as unmount_dir};
@@ -21,8 +21,8 @@ const END_TIME: Duration = Duration::from_secs(5);
 #[derive(Args)]
 #[command(after_help = "\
 Options for -o, separated by commas: allow_other, default_permissions, dev, suid, noexec, offline, plain_http,
-insecure, platform=OS/ARCH, cache_dir=DIR, cache_limit=SIZE. Options of mount(8) that mean nothing here
-(ro, rw, noatime, user, noauto, nofail, _netdev, x-...) are accepted, so these work too:
+insecure, pull=WHEN, fetch_executables=SIZE, platform=OS/ARCH, cache_dir=DIR, cache_limit=SIZE. Options of mount(8)
+that mean nothing here (ro, rw, noatime, user, noauto, nofail, _netdev, x-...) are accepted, so these work too:
   mount -t fuse.imgfs golang:latest /mnt/go -o allow_other
   golang:latest  /mnt/go  fuse.imgfs  noauto,user,_netdev  0 0          (in /etc/fstab)
 As with any other filesystem, mount(8) run by root honours setuid programs and devices unless -o nosuid,nodev.
@@ -30,6 +30,7 @@ As with any other filesystem, mount(8) run by root honours setuid programs and d
 Examples:
   imgfs mount golang:latest /mnt/go
   imgfs mount --platform linux/arm64 alpine /mnt/alpine
+  imgfs mount --pull=missing golang:1.24 /mnt/go     ask no registry about a tag that is known
   imgfs mount oci:./layout:latest /mnt/x")]
 pub(super) struct MountArgs {
     /// The image
@@ -44,6 +45,10 @@ pub(super) struct MountArgs {
     /// Let other users read the mount
     #[arg(long)]
     allow_other: bool,
+    /// Fetch programs and libraries (ELF) up to this size whole when they are first read, so that a network failure is
+    /// an error when they start and no crash later; 0: never
+    #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64MiB")]
+    fetch_executables: u64,
     /// Mount options, separated by commas
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     mount_options: Vec<String>,
@@ -69,6 +74,7 @@ pub(super) struct MountPlan {
     pub(super) dir: PathBuf,
     pub(super) options: ImageOptions,
     pub(super) mount: MountOptions,
+    pub(super) fetch_executables: u64,
     /// From `-o cache_dir=` and `-o cache_limit=`.
     pub(super) cache: Vec<(&'static str, String)>,
 }
@@ -187,6 +193,7 @@ fn plan(args: &MountArgs) -> anyhow::Result<MountPlan> {
                 .map_or(2, usize::from)
                 .clamp(2, 8),
         },
+        fetch_executables: args.fetch_executables,
         cache: Vec::new(),
     };
     for option in &args.mount_options {
@@ -225,8 +232,16 @@ fn apply(plan: &mut MountPlan, option: &str) -> anyhow::Result<()> {
         ("exec", None) => plan.mount.exec = true,
         ("noexec", None) => plan.mount.exec = false,
         ("offline", None) => plan.options.offline = true,
+        ("pull", Some(value)) => {
+            let pull = value.parse().map_err(|err| anyhow!("-o {option}: {err}"))?;
+            plan.options.pull = Some(pull);
+        }
         ("plain_http", None) => plan.options.registry.plain_http = true,
         ("insecure", None) => plan.options.registry.insecure = true,
+        ("fetch_executables", Some(value)) => {
+            let size = parse_size(value).map_err(|err| anyhow!("-o {option}: {err}"))?;
+            plan.fetch_executables = size;
+        }
         ("platform", Some(value)) => plan.options.platform = Some(value.to_owned()),
         ("cache_dir", Some(value)) => plan.cache.push(("IMGFS_CACHE_DIR", value.to_owned())),
         ("cache_limit", Some(value)) => plan.cache.push(("IMGFS_CACHE_LIMIT", value.to_owned())),

@@ -1,13 +1,13 @@
 //! `imgfs ps` and `imgfs status`.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use clap::Args;
 
 use super::output;
-use crate::mount::{MountRecord, MountStatus, records};
+use super::time::{age, moment};
+use crate::mount::{MountStatus, records};
 
 /// List what is mounted.
 #[derive(Args)]
@@ -40,7 +40,7 @@ pub(super) fn ps(args: &PsArgs) -> anyhow::Result<()> {
             vec![
                 record.pid.to_string(),
                 record.reference.clone(),
-                age(record),
+                age(record.since),
                 mountpoint,
             ]
         })
@@ -69,6 +69,9 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
     output::line(&format!("image       {}", status.record.reference))?;
     output::line(&format!("manifest    {}", status.record.manifest))?;
     output::line(&format!("platform    {}", status.platform))?;
+    if let Some(checked) = status.checked {
+        output::line(&format!("checked     {}", moment(checked)))?;
+    }
     output::line(&format!(
         "mounted on  {}",
         status.record.mountpoint.display()
@@ -76,7 +79,7 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
     output::line(&format!(
         "process     {}, since {}",
         status.record.pid,
-        age(&status.record)
+        age(status.record.since)
     ))?;
     output::line(&format!("source      {}", status.source))?;
     output::line(&format!(
@@ -123,16 +126,4 @@ fn percent(part: u64, whole: u64) -> String {
         return "100 %".to_owned();
     }
     format!("{} %", part * 100 / whole.max(1))
-}
-
-fn age(record: &MountRecord) -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    match now.saturating_sub(record.since) {
-        seconds @ 0..120 => format!("{seconds} s"),
-        seconds @ 120..7200 => format!("{} min", seconds / 60),
-        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
-        seconds => format!("{} days", seconds / 86_400),
-    }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::FsError;
+use super::executable::Executables;
 use crate::layer::Mtime;
 use crate::store::LayerReader;
 use crate::tree::{Content, Ino, Kind, Node, Tree};
@@ -23,6 +24,7 @@ const MAX_FAILURES: usize = 100;
 pub struct ImageFs {
     pub(super) tree: Arc<Tree>,
     pub(super) layers: Vec<Arc<LayerReader>>,
+    pub(super) executables: Executables,
     /// Causes of failures that were logged.
     failures: Mutex<HashSet<String>>,
 }
@@ -83,6 +85,7 @@ impl ImageFs {
         Self {
             tree,
             layers,
+            executables: Executables::default(),
             failures: Mutex::default(),
         }
     }

@@ -7,6 +7,7 @@
 //! mount.
 
 mod error;
+mod executable;
 mod fuse;
 mod image;
 mod read;
@@ -15,5 +16,6 @@ mod session;
 mod tests;
 
 pub use error::FsError;
+pub use executable::EXECUTABLE_LIMIT;
 pub use image::{Attributes, BLOCK_SIZE, DirectoryEntry, FilesystemSize, ImageFs};
 pub use session::{MountError, MountOptions, Mounted, Unmounter, check_device, serve};

@@ -19,7 +19,7 @@ struct Plan<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Extents<'a> {
+pub(super) enum Extents<'a> {
     One(Extent),
     Many(&'a [Extent]),
 }
@@ -33,7 +33,8 @@ struct Piece {
 
 impl ImageFs {
     /// Reads up to `size` bytes of a file without the network: `buf` is then what was read, short only at
-    /// the end of the file. Says `false`, with `buf` in any state, if [`ImageFs::read`] has to fetch.
+    /// the end of the file. Says `false`, with `buf` in any state, if [`ImageFs::read`] has to fetch: these bytes, or
+    /// the rest of a program that begins with them.
     pub fn try_read(
         &self,
         ino: Ino,
@@ -50,7 +51,7 @@ impl ImageFs {
                 return Ok(false);
             }
         }
-        Ok(true)
+        Ok(!self.lacks_executable(ino, offset, buf)?)
     }
 
     /// Reads likewise, fetching what is missing. Must run on the runtime.
@@ -67,6 +68,9 @@ impl ImageFs {
         for piece in plan.pieces() {
             let read = layer.read_at(piece.layer_offset, &mut buf[piece.buffer]);
             read.await.map_err(|source| self.read_error(ino, source))?;
+        }
+        if self.lacks_executable(ino, offset, buf)? {
+            self.fetch_executable(ino).await?;
         }
         Ok(())
     }
@@ -116,7 +120,7 @@ impl ImageFs {
     }
 
     /// Layer, stored extents and size of a regular file.
-    fn extents(&self, ino: Ino) -> Result<(usize, Extents<'_>, u64), FsError> {
+    pub(super) fn extents(&self, ino: Ino) -> Result<(usize, Extents<'_>, u64), FsError> {
         match self.tree.content(self.node(ino)?) {
             Content::File {
                 layer,
@@ -148,7 +152,7 @@ impl ImageFs {
         }
     }
 
-    fn layer(&self, ino: Ino, layer: usize) -> Result<&Arc<LayerReader>, FsError> {
+    pub(super) fn layer(&self, ino: Ino, layer: usize) -> Result<&Arc<LayerReader>, FsError> {
         let found = self.layers.get(layer);
         found.ok_or_else(|| FsError::NoSuchLayer {
             path: self.path(ino),
@@ -156,7 +160,7 @@ impl ImageFs {
         })
     }
 
-    fn read_error(&self, ino: Ino, source: StoreError) -> FsError {
+    pub(super) fn read_error(&self, ino: Ino, source: StoreError) -> FsError {
         let path = self.path(ino);
         FsError::Read {
             path,
@@ -205,7 +209,7 @@ impl Plan<'_> {
 }
 
 impl Extents<'_> {
-    fn as_slice(&self) -> &[Extent] {
+    pub(super) fn as_slice(&self) -> &[Extent] {
         match self {
             Self::One(extent) => std::slice::from_ref(extent),
             Self::Many(extents) => extents,

@@ -1,37 +1,116 @@
 //! Resolving: which image a reference means, by registry or by cache.
+//!
+//! ```text
+//!           tag, known and cached              tag, not cached   digest
+//! always    asked; an error if nobody answers  asked             asked for what is not cached
+//! newer     asked; the cache if nobody answers asked             the same
+//! missing   the cache                          asked             the same
+//! never     the cache                          an error          the cache, or an error
+//! ```
 
+use std::str::FromStr;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 
-use crate::oci::{Location, MAX_MANIFEST_SIZE, Platform, Reference};
+use crate::oci::{Digest, Location, MAX_MANIFEST_SIZE, Platform, Reference};
 use crate::source::{
-    BlobSource, Options, ResolvedImage, VerifiedDocument, open, read_verified, resolve_image,
+    BlobSource, Options, Resolved, ResolvedImage, SourceError, VerifiedDocument, image_of,
+    images_of, open, read_verified,
 };
-use crate::store::{CachedDocuments, Offline, Store};
+use crate::store::{CachedDocuments, Offline, Store, TagRecord};
 
-/// Whether the source may be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How long a registry may take to say what a tag means when the cache could answer instead: a connection, a token
+/// and two requests over a slow line, but not the half minute for which a fetch that nothing can replace goes on.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// When the registry is asked what a tag means, as podman has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Pull {
-    /// A tag is checked each time; what is cached by digest is not asked for again.
-    Check,
-    /// Nobody is asked: the cache has it or it cannot be had.
+    /// It must answer.
+    Always,
+    /// It is asked; if it cannot be reached, what the cache knows is used.
+    #[default]
+    Newer,
+    /// Only about what the cache does not know.
+    Missing,
+    /// Nobody is asked for anything: the cache has it or it cannot be had.
     Never,
 }
 
+impl Pull {
+    /// What users write.
+    pub const NAMES: [&str; 4] = ["always", "newer", "missing", "never"];
+}
+
+impl FromStr for Pull {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "always" => Ok(Self::Always),
+            "newer" => Ok(Self::Newer),
+            "missing" => Ok(Self::Missing),
+            "never" => Ok(Self::Never),
+            _ => Err(format!("{text:?} is none of {}", Self::NAMES.join(", "))),
+        }
+    }
+}
+
 /// What the user asked for.
+#[derive(Clone)]
 pub struct Request {
     /// The image.
     pub reference: Reference,
     /// The platform to choose.
     pub platform: Platform,
-    /// Whether the source may be asked.
+    /// When the source is asked.
     pub pull: Pull,
     /// How to reach the source.
     pub options: Options,
 }
 
+/// How current the answer is. Times in Unix seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Freshness {
+    /// The reference has a digest: it means the same for ever.
+    Pinned,
+    /// The source said so just now.
+    Asked {
+        /// Now.
+        checked: u64,
+    },
+    /// Nobody was asked, as the user wished.
+    Unasked {
+        /// When its source was last asked.
+        checked: u64,
+    },
+    /// The source was asked and did not answer.
+    Unreachable {
+        /// When it last did.
+        checked: u64,
+        /// Its host.
+        host: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl Freshness {
+    /// When the source last said what the reference means; `None` if that cannot change.
+    pub fn checked(&self) -> Option<u64> {
+        match self {
+            Self::Pinned => None,
+            Self::Asked { checked }
+            | Self::Unasked { checked }
+            | Self::Unreachable { checked, .. } => Some(*checked),
+        }
+    }
+}
+
 /// An image that was resolved: everything but its layers.
+#[derive(Clone)]
 pub struct Image {
     /// What the user asked for, normalised.
     pub reference: Reference,
@@ -39,79 +118,196 @@ pub struct Image {
     pub resolved: ResolvedImage,
     /// Where the layers come from.
     pub source: Arc<dyn BlobSource>,
+    /// How current that is.
+    pub freshness: Freshness,
 }
 
 impl Image {
     /// What the reference points to, as it is: a list or a manifest.
-    pub async fn root(store: &Arc<Store>, request: &Request) -> anyhow::Result<VerifiedDocument> {
-        let source = open_source(store, request).await?;
-        let resolved = source.resolve(None).await?;
-        let body = if let Some(body) = resolved.body {
-            body
-        } else {
-            let stream = source.open_manifest(&resolved.descriptor).await?;
-            read_verified(stream, &resolved.descriptor, MAX_MANIFEST_SIZE).await?
-        };
-        Ok(VerifiedDocument {
-            descriptor: resolved.descriptor,
-            body,
+    pub async fn root(
+        store: &Arc<Store>,
+        request: &Request,
+    ) -> anyhow::Result<(VerifiedDocument, Freshness)> {
+        let (document, _, freshness) = find(store, request, async |source, resolved| {
+            let body = if let Some(body) = resolved.body {
+                body
+            } else {
+                let stream = source.open_manifest(&resolved.descriptor).await?;
+                read_verified(stream, &resolved.descriptor, MAX_MANIFEST_SIZE).await?
+            };
+            Ok(VerifiedDocument {
+                descriptor: resolved.descriptor,
+                body,
+            })
         })
+        .await?;
+        Ok((document, freshness))
     }
 
-    /// Finds the image. A tag that was resolved is recorded, so that it can be mounted offline.
+    /// Finds the image. A tag that was asked for is recorded, so that it can be mounted offline.
     pub async fn resolve(store: &Arc<Store>, request: &Request) -> anyhow::Result<Self> {
-        let name = request.reference.to_string();
-        let source = open_source(store, request).await?;
-        let is_tag = request.reference.digest().is_none();
-        let known = if is_tag {
-            store.tag_record(&name)?
-        } else {
-            None
-        };
-        // Without the document itself, an answer that nothing changed would only cost a second request.
-        let known = known.map(|record| record.descriptor).filter(|known| {
-            store
-                .document(&known.digest)
-                .is_ok_and(|document| document.is_some())
-        });
-        let resolved = resolve_image(&*source, &request.platform, known.as_ref()).await?;
-        if is_tag
-            && request.pull == Pull::Check
-            && let Some(root) = resolved.chain.first()
-        {
-            // Without this record only mounting offline by tag is lost.
-            if let Err(err) = store.record_tag(&name, &root.descriptor) {
-                tracing::warn!("{err}");
-            }
-        }
-        for warning in &resolved.warnings {
-            tracing::warn!("{warning}");
-        }
+        let (resolved, source, freshness) = find(store, request, async |source, resolved| {
+            image_of(source, resolved, &request.platform).await
+        })
+        .await?;
+        warn(&resolved);
         Ok(Self {
             reference: request.reference.clone(),
             resolved,
             source,
+            freshness,
         })
+    }
+
+    /// Finds the images of all platforms.
+    pub async fn resolve_all(store: &Arc<Store>, request: &Request) -> anyhow::Result<Vec<Self>> {
+        let (images, source, freshness) = find(store, request, async |source, resolved| {
+            images_of(source, resolved).await
+        })
+        .await?;
+        images.iter().for_each(warn);
+        Ok(images
+            .into_iter()
+            .map(|resolved| Self {
+                reference: request.reference.clone(),
+                resolved,
+                source: Arc::clone(&source),
+                freshness: freshness.clone(),
+            })
+            .collect())
+    }
+
+    /// The tags of the reference's repository, layout or archive.
+    pub async fn tags(request: &Request) -> anyhow::Result<Vec<String>> {
+        anyhow::ensure!(
+            request.pull != Pull::Never,
+            "{}: the cache does not know what tags there are: try again without --pull=never",
+            request.reference
+        );
+        Ok(open_source(request).await?.tags().await?)
     }
 }
 
-async fn open_source(store: &Arc<Store>, request: &Request) -> anyhow::Result<Arc<dyn BlobSource>> {
-    let reference = request.reference.clone();
-    let is_remote = matches!(reference.location(), Location::Registry { .. });
-    let inner: Arc<dyn BlobSource> = if is_remote && request.pull == Pull::Never {
-        let record = store.tag_record(&reference.to_string())?;
-        Arc::new(Offline::new(reference.to_string(), record))
-    } else {
-        let options = request.options.clone();
-        let opening = tokio::task::spawn_blocking(move || open(&reference, &options));
-        opening
-            .await
-            .context("internal: opening the source stopped")??
-    };
+fn warn(image: &ResolvedImage) {
+    for warning in &image.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Finds out what the reference means, as far as the request allows by asking, and makes something of that with
+/// `complete`, which may be called a second time with what the cache knows.
+async fn find<T>(
+    store: &Arc<Store>,
+    request: &Request,
+    complete: impl AsyncFn(&dyn BlobSource, Resolved) -> Result<T, SourceError>,
+) -> anyhow::Result<(T, Arc<dyn BlobSource>, Freshness)> {
+    let name = request.reference.to_string();
     let pinned = request.reference.digest().copied();
-    Ok(Arc::new(CachedDocuments::new(
-        inner,
-        Arc::clone(store),
-        pinned,
-    )))
+    let record = match pinned {
+        Some(_) => None,
+        None => store.tag_record(&name)?,
+    };
+    // Without the document itself, an answer that nothing changed would only cost a second request.
+    let known = record.clone().filter(|known| {
+        let document = store.document(&known.descriptor.digest);
+        document.is_ok_and(|document| document.is_some())
+    });
+    let is_remote = matches!(request.reference.location(), Location::Registry { .. });
+    let unasked = match (request.pull, &known) {
+        (Pull::Missing, known) if is_remote => known.as_ref(),
+        (Pull::Never, _) if is_remote => record.as_ref(),
+        _ => None,
+    };
+    let source: Arc<dyn BlobSource> = if is_remote && request.pull == Pull::Never {
+        Arc::new(Offline::new(name.clone(), record.clone()))
+    } else {
+        open_source(request).await?
+    };
+    let source = cached(source, store, pinned);
+    if let Some(record) = unasked {
+        let complete = complete(&*source, answer_of(record)).await?;
+        let checked = record.checked;
+        return Ok((complete, source, Freshness::Unasked { checked }));
+    }
+    let asked = async {
+        let resolved = ask(&*source, request.pull, known.as_ref()).await?;
+        let root = resolved.descriptor.clone();
+        Ok::<_, SourceError>((complete(&*source, resolved).await?, root))
+    };
+    match (asked.await, &known) {
+        (Ok((complete, root)), _) => {
+            if pinned.is_some() {
+                return Ok((complete, source, Freshness::Pinned));
+            }
+            // Without this record only mounting offline by tag is lost.
+            if let Err(err) = store.record_tag(&name, &root) {
+                tracing::warn!("{err}");
+            }
+            let checked = SystemTime::now().duration_since(UNIX_EPOCH);
+            let checked = checked.map_or(0, |since| since.as_secs());
+            Ok((complete, source, Freshness::Asked { checked }))
+        }
+        (Err(err), Some(record)) if request.pull == Pull::Newer && err.is_transient() => {
+            // What of it is not here either cannot be had: then the first error is what matters.
+            let nowhere = Offline::new(name, None);
+            let here = cached(Arc::new(nowhere), store, None);
+            let Ok(complete) = complete(&*here, answer_of(record)).await else {
+                return Err(err.into());
+            };
+            let Location::Registry { host, .. } = request.reference.location() else {
+                return Err(err.into());
+            };
+            let unreachable = Freshness::Unreachable {
+                checked: record.checked,
+                host: host.clone(),
+                why: err.to_string(),
+            };
+            Ok((complete, source, unreachable))
+        }
+        (Err(err), _) => Err(err.into()),
+    }
+}
+
+/// Asks what the reference means. Where the cache can answer instead, not for long.
+async fn ask(
+    source: &dyn BlobSource,
+    pull: Pull,
+    known: Option<&TagRecord>,
+) -> Result<Resolved, SourceError> {
+    let resolving = source.resolve(known.map(|known| &known.descriptor));
+    if pull != Pull::Newer || known.is_none() {
+        return resolving.await;
+    }
+    match tokio::time::timeout(PATIENCE, resolving).await {
+        Ok(resolved) => resolved,
+        Err(_) => Err(SourceError::Timeout {
+            host: source.describe(),
+            what: "the tag".to_owned(),
+            waited_for: "an answer",
+            limit: PATIENCE,
+        }),
+    }
+}
+
+fn answer_of(record: &TagRecord) -> Resolved {
+    Resolved {
+        descriptor: record.descriptor.clone(),
+        body: None,
+    }
+}
+
+async fn open_source(request: &Request) -> anyhow::Result<Arc<dyn BlobSource>> {
+    let (reference, options) = (request.reference.clone(), request.options.clone());
+    let opening = tokio::task::spawn_blocking(move || open(&reference, &options));
+    Ok(opening
+        .await
+        .context("internal: opening the source stopped")??)
+}
+
+fn cached(
+    inner: Arc<dyn BlobSource>,
+    store: &Arc<Store>,
+    pinned: Option<Digest>,
+) -> Arc<dyn BlobSource> {
+    Arc::new(CachedDocuments::new(inner, Arc::clone(store), pinned))
 }

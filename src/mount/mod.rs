@@ -11,13 +11,15 @@ mod mountpoint;
 mod opened;
 mod peek;
 mod proof;
+mod pull;
 mod record;
 mod status;
 
-pub use image::{Image, Pull, Request};
+pub use image::{Freshness, Image, Pull, Request};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerProgress, Opened};
 pub use peek::Peek;
 pub use proof::prove_diff_ids;
+pub use pull::{Pulled, PulledLayer, Puller};
 pub use record::{MountRecord, records};
 pub use status::{LayerStatus, Live, MountStatus};

@@ -25,6 +25,9 @@ pub struct MountStatus {
     pub record: MountRecord,
     /// The image's platform.
     pub platform: String,
+    /// When the registry last said what the image's tag means, in Unix seconds; nothing for a digest.
+    #[serde(default)]
+    pub checked: Option<u64>,
     /// Where missing bytes come from.
     pub source: String,
     /// Requests sent since the mount command, first contact included.
@@ -68,6 +71,7 @@ pub struct LayerStatus {
 pub struct Live {
     record: MountRecord,
     platform: String,
+    checked: Option<u64>,
     store: Arc<Store>,
     source: Arc<dyn BlobSource>,
     layers: Vec<(Descriptor, Arc<LayerReader>, DiffId)>,
@@ -89,6 +93,7 @@ impl Live {
         Self {
             record,
             platform: opened.image.resolved.platform().to_string(),
+            checked: opened.image.freshness.checked(),
             store,
             source: Arc::clone(&opened.image.source),
             layers: layers.collect(),
@@ -102,6 +107,7 @@ impl Live {
         MountStatus {
             record: self.record.clone(),
             platform: self.platform.clone(),
+            checked: self.checked,
             source: self.source.describe(),
             requests: traffic.requests,
             bytes_fetched: traffic.bytes,

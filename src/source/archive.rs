@@ -11,7 +11,7 @@
 //! The new form is read as the layout, so digests are those of the registry. For the old form a manifest is made
 //! up, whose layers are the uncompressed tars with their `diff_id` as digest; it is the same for the same image.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -59,6 +59,7 @@ pub struct DockerArchive {
     made_up: Option<Bytes>,
     /// Where each blob lies in the archive.
     blobs: HashMap<Digest, Range<u64>>,
+    tags: Vec<String>,
 }
 
 /// An entry of `manifest.json`.
@@ -99,6 +100,7 @@ impl DockerArchive {
             file: &file,
             members: list_members(path, &file)?,
         };
+        let tags = archive.tags()?;
         let is_position = image.is_some_and(|image| image.starts_with('@'));
         let (descriptor, made_up, blobs) =
             if archive.members.contains_key("index.json") && !is_position {
@@ -114,6 +116,7 @@ impl DockerArchive {
             image: descriptor,
             made_up,
             blobs,
+            tags,
         })
     }
 
@@ -137,6 +140,24 @@ impl DockerArchive {
 }
 
 impl Archive<'_> {
+    /// The names that its images have; none if it says none.
+    fn tags(&self) -> Result<Vec<String>, SourceError> {
+        if !self.members.contains_key("manifest.json") {
+            return Ok(Vec::new());
+        }
+        let tags: BTreeSet<String> = (self.saved()?.into_iter())
+            .flat_map(|saved| saved.repo_tags.unwrap_or_default())
+            .collect();
+        Ok(tags.into_iter().collect())
+    }
+
+    /// What `manifest.json` lists.
+    fn saved(&self) -> Result<Vec<SavedImage>, SourceError> {
+        let listed = self.read("manifest.json", MAX_MANIFEST_SIZE)?;
+        serde_json::from_slice(&listed)
+            .map_err(|cause| self.error(format!("its manifest.json is not valid: {cause}")))
+    }
+
     fn open_layout(
         &self,
         image: Option<&str>,
@@ -166,9 +187,7 @@ impl Archive<'_> {
         &self,
         image: Option<&str>,
     ) -> Result<(Descriptor, Option<Bytes>, HashMap<Digest, Range<u64>>), SourceError> {
-        let listed = self.read("manifest.json", MAX_MANIFEST_SIZE)?;
-        let listed: Vec<SavedImage> = serde_json::from_slice(&listed)
-            .map_err(|cause| self.error(format!("its manifest.json is not valid: {cause}")))?;
+        let listed = self.saved()?;
         let saved = self.choose_saved(&listed, image)?;
         let config_place = self.place(&saved.config)?;
         let config_body = self.read(&saved.config, MAX_CONFIG_SIZE)?;
@@ -441,6 +460,10 @@ impl BlobSource for DockerArchive {
 
     async fn open(&self, blob: &Descriptor, range: Range<u64>) -> Result<ByteStream, SourceError> {
         self.open_blob(blob, &range)
+    }
+
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        Ok(self.tags.clone())
     }
 
     fn traffic(&self) -> Traffic {

@@ -1,5 +1,6 @@
 //! Which image of a local layout or archive is meant: by digest, by tag, or the only one.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::error::SourceError;
@@ -52,6 +53,14 @@ fn names(entry: &Descriptor) -> impl Iterator<Item = &str> {
         .into_iter()
         .filter_map(|key| entry.annotations.get(key))
         .map(String::as_str)
+}
+
+/// The tags of the index, each once.
+pub(super) fn tags(index: &ImageIndex) -> Vec<String> {
+    let tags: BTreeSet<&String> = (index.manifests.iter())
+        .filter_map(|entry| entry.annotations.get(REF_NAME))
+        .collect();
+    tags.into_iter().cloned().collect()
 }
 
 /// What there is to choose from.

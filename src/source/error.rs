@@ -32,7 +32,7 @@ pub enum SourceError {
         found: u64,
     },
     /// Something is needed that only a source could give, and none may be asked.
-    #[error("{reference}: {what} is not in the cache: try again without --offline")]
+    #[error("{reference}: {what} is not in the cache: try again without --offline or --pull=never")]
     Offline {
         /// The reference.
         reference: String,

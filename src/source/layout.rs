@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::choose::choose;
+use super::choose::{choose, tags};
 use super::error::SourceError;
 use super::file::{SourceFile, read_small};
 use super::http::Counters;
@@ -26,6 +26,7 @@ use crate::oci::{Descriptor, Digest, ImageIndex, MAX_MANIFEST_SIZE};
 pub struct OciLayout {
     dir: PathBuf,
     image: Descriptor,
+    tags: Vec<String>,
     counters: Arc<Counters>,
 }
 
@@ -58,6 +59,7 @@ impl OciLayout {
         Ok(Self {
             dir,
             image,
+            tags: tags(&index),
             counters: Arc::default(),
         })
     }
@@ -145,6 +147,10 @@ impl BlobSource for OciLayout {
 
     async fn open(&self, blob: &Descriptor, range: Range<u64>) -> Result<ByteStream, SourceError> {
         self.open_blob(blob, range).await
+    }
+
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        Ok(self.tags.clone())
     }
 
     fn traffic(&self) -> Traffic {

@@ -54,6 +54,11 @@ impl BlobSource for Limited {
         self.inside.reject(blob, at, provenance)
     }
 
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        let _permit = self.permit().await;
+        self.inside.tags().await
+    }
+
     fn traffic(&self) -> Traffic {
         self.inside.traffic()
     }

@@ -232,6 +232,17 @@ impl BlobSource for Mirrored {
         }
     }
 
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        let mut tries = Tries::new(self, self.serving(|serves| serves.tags));
+        loop {
+            let (position, host) = tries.next()?;
+            let result = host.source.tags().await;
+            if let Some(tags) = tries.judge(position, result) {
+                return Ok(tags);
+            }
+        }
+    }
+
     fn reject(&self, blob: &Descriptor, at: u64, provenance: &Provenance) -> bool {
         let suspects = provenance.hosts();
         let problem = format!("wrong bytes of blob {} came from it", blob.digest);

@@ -39,6 +39,7 @@ mod retry;
 pub mod route;
 mod secret;
 mod stream;
+mod tags;
 mod transport;
 
 use std::ops::Range;
@@ -58,7 +59,7 @@ pub use login::{Login, check_login};
 pub use network::Network;
 pub use options::{Options, RetryPolicy, Timeouts};
 pub use registry::Registry;
-pub use resolve::{ResolvedImage, VerifiedDocument, resolve_image};
+pub use resolve::{ResolvedImage, VerifiedDocument, image_of, images_of, resolve_image};
 pub use secret::Secret;
 pub use stream::{ByteStream, Provenance};
 
@@ -105,6 +106,9 @@ pub trait BlobSource: Send + Sync {
         // A file gives the same bytes again.
         false
     }
+
+    /// The tags there are beside the one that is meant: of the repository, the layout or the archive.
+    async fn tags(&self) -> Result<Vec<String>, SourceError>;
 
     /// Requests and bytes so far.
     fn traffic(&self) -> Traffic;

@@ -99,6 +99,10 @@ impl BlobSource for Racing {
         Ok(ByteStream::from(provenance, pieces))
     }
 
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        self.lanes[0].tags().await
+    }
+
     fn reject(&self, blob: &Descriptor, at: u64, provenance: &Provenance) -> bool {
         // Both list the same hosts.
         let [usual, spare] = &self.lanes;

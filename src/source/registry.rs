@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::stream;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
 use reqwest::{Method, Response, StatusCode};
 
 use super::error::SourceError;
@@ -19,6 +19,7 @@ use super::http::host_of;
 use super::location::Locations;
 use super::options::Options;
 use super::stream::Provenance;
+use super::tags::{MAX_PAGE, TAGS_A_PAGE, TagList};
 use super::transport::{Answer, Request, Transport, protocol};
 use super::{BlobSource, ByteStream, Endpoint, Resolved, Traffic};
 use crate::oci::{ACCEPT_MANIFESTS, Descriptor, Digest, MAX_MANIFEST_SIZE, MediaType};
@@ -128,6 +129,10 @@ impl BlobSource for Registry {
         true
     }
 
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        self.inner.tags().await
+    }
+
     fn traffic(&self) -> Traffic {
         self.inner.transport.traffic()
     }
@@ -196,6 +201,36 @@ impl Inner {
         let http = &self.transport.http;
         let body = http.body(answer.response, &what, MAX_MANIFEST_SIZE).await?;
         Ok((headers, body))
+    }
+
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        let what = format!("the tags of {}", self.repository());
+        let mut list = TagList::default();
+        let mut query = Some(format!("n={TAGS_A_PAGE}"));
+        while let Some(page) = query {
+            let path = format!("tags/list?{page}");
+            let request = Request {
+                method: Method::GET,
+                path: &path,
+                accept: "application/json",
+                range: None,
+                may_downgrade: false,
+                what: &what,
+            };
+            let answer = self.transport.request(&request).await?;
+            if answer.response.status() != StatusCode::OK {
+                return Err(self.transport.error(answer, &what).await);
+            }
+            let url = answer.url;
+            let link = answer.response.headers().get(LINK).cloned();
+            let http = &self.transport.http;
+            let body = http.body(answer.response, &what, MAX_PAGE).await?;
+            let problem = |problem: String| protocol(&url, &what, &problem);
+            list.add(&body).map_err(problem)?;
+            let link = link.as_ref().and_then(|link| link.to_str().ok());
+            query = list.next(&url, link).map_err(problem)?;
+        }
+        Ok(list.finish())
     }
 
     async fn open_blob(

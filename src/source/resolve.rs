@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::error::SourceError;
-use super::{BlobSource, read_blob, read_verified};
+use super::{BlobSource, Resolved, read_blob, read_verified};
 use crate::oci::{
     Descriptor, Digest, Document, ImageConfig, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Manifest,
     ManifestError, MediaType, Platform, PlatformMatcher, may_be_image,
@@ -69,13 +69,16 @@ pub async fn resolve_image(
     known: Option<&Descriptor>,
 ) -> Result<ResolvedImage, SourceError> {
     let resolved = source.resolve(known).await?;
-    let root = match resolved.body {
-        Some(body) => VerifiedDocument {
-            descriptor: resolved.descriptor,
-            body,
-        },
-        None => read_manifest(source, &resolved.descriptor).await?,
-    };
+    image_of(source, resolved, platform).await
+}
+
+/// The same when it is already known what the reference means.
+pub async fn image_of(
+    source: &dyn BlobSource,
+    resolved: Resolved,
+    platform: &Platform,
+) -> Result<ResolvedImage, SourceError> {
+    let root = read_root(source, resolved).await?;
     let matcher = PlatformMatcher::new(platform);
     match parse(&root)? {
         Document::Manifest(manifest) => {
@@ -95,6 +98,65 @@ pub async fn resolve_image(
             let candidates = flatten(source, &root, index.manifests).await?;
             choose(source, &root, &matcher, candidates).await
         }
+    }
+}
+
+/// The images of all platforms. Entries that are no images are left out; so are those that no registry has whole, of
+/// which the first image's warnings say so.
+pub async fn images_of(
+    source: &dyn BlobSource,
+    resolved: Resolved,
+) -> Result<Vec<ResolvedImage>, SourceError> {
+    let root = read_root(source, resolved).await?;
+    let index = match parse(&root)? {
+        Document::Manifest(manifest) => {
+            return Ok(vec![complete(source, vec![root], manifest).await?]);
+        }
+        Document::Index(index) => index,
+    };
+    let mut images: Vec<ResolvedImage> = Vec::new();
+    let mut left_out = Vec::new();
+    for candidate in flatten(source, &root, index.manifests).await? {
+        if !may_be_image(&candidate.descriptor) {
+            continue;
+        }
+        let document = read_manifest(source, &candidate.descriptor).await?;
+        let Document::Manifest(manifest) = parse(&document)? else {
+            continue;
+        };
+        let mut chain = vec![root.clone()];
+        chain.extend(candidate.path);
+        chain.push(document);
+        match complete(source, chain, manifest).await {
+            Ok(image) => images.push(image),
+            // Beside the images of containers there may be other things: signatures, charts.
+            Err(SourceError::NotAnImage { .. }) => {}
+            Err(err @ SourceError::ForeignLayer { .. }) => left_out.push(err),
+            Err(err) => return Err(err),
+        }
+    }
+    match (images.first_mut(), left_out.pop()) {
+        (None, Some(err)) => return Err(err),
+        (Some(first), Some(last)) => {
+            left_out.push(last);
+            let warnings = left_out.iter().map(|err| format!("left out: {err}"));
+            first.warnings.extend(warnings);
+        }
+        (_, None) => {}
+    }
+    Ok(images)
+}
+
+async fn read_root(
+    source: &dyn BlobSource,
+    resolved: Resolved,
+) -> Result<VerifiedDocument, SourceError> {
+    match resolved.body {
+        Some(body) => Ok(VerifiedDocument {
+            descriptor: resolved.descriptor,
+            body,
+        }),
+        None => read_manifest(source, &resolved.descriptor).await,
     }
 }
 

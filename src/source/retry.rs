@@ -144,6 +144,16 @@ impl BlobSource for Retrying {
         self.inside.reject(blob, at, provenance)
     }
 
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        let mut failures = self.failures();
+        loop {
+            match self.inside.tags().await {
+                Ok(tags) => return Ok(tags),
+                Err(err) => failures.pause(err).await?,
+            }
+        }
+    }
+
     fn traffic(&self) -> Traffic {
         self.inside.traffic()
     }

@@ -151,6 +151,10 @@ impl BlobSource for CachedDocuments {
         self.inner.reject(blob, at, provenance)
     }
 
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        self.inner.tags().await
+    }
+
     fn traffic(&self) -> Traffic {
         self.inner.traffic()
     }
@@ -207,6 +211,10 @@ impl BlobSource for Offline {
 
     async fn open(&self, blob: &Descriptor, _: Range<u64>) -> Result<ByteStream, SourceError> {
         Err(self.missing(format!("all of blob {}", blob.digest)))
+    }
+
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        Err(self.missing("the list of tags".to_owned()))
     }
 
     fn traffic(&self) -> Traffic {

@@ -22,11 +22,11 @@ use crate::source::{ByteStream, SourceError};
 
 /// Most compressed bytes asked for in one run (a single span or chain may have more): at 200 Mbit/s a third of
 /// a second.
-const MAX_RUN: u64 = 8 << 20;
+pub(super) const MAX_RUN: u64 = 8 << 20;
 /// Most spans read ahead: at a third of a MiB each about the transfer of two round trips at 200 Mbit/s.
 const MAX_AHEAD: usize = 16;
 
-type Outcome = Option<Result<(), Arc<StoreError>>>;
+pub(super) type Outcome = Option<Result<(), Arc<StoreError>>>;
 
 /// The spans being fetched, and how sequential the reads are.
 #[derive(Default)]
@@ -109,6 +109,24 @@ impl LayerReader {
         Ok(())
     }
 
+    /// Fetches the spans `ids`, neighbours that are missing, and nothing ahead of them. Takes as long as it takes: the
+    /// source gives up where nothing comes any more.
+    pub(super) async fn fetch_exactly(self: &Arc<Self>, ids: &[usize]) -> Result<(), StoreError> {
+        let mut waiting = Vec::new();
+        for run in self.plan_exactly(ids, ids, &mut waiting) {
+            let reader = Arc::clone(self);
+            tokio::spawn(Flight { reader, run }.fetch());
+        }
+        for mut outcome in waiting {
+            let result = outcome.wait_for(Option::is_some).await;
+            let result = result.map_err(|_| StoreError::Worker("fetch"))?;
+            if let Some(Err(err)) = &*result {
+                return Err(StoreError::Shared(Arc::clone(err)));
+            }
+        }
+        Ok(())
+    }
+
     /// Joins the flights under way and decides on new runs. May read the disk, but not under the lock.
     fn plan(
         &self,
@@ -123,11 +141,26 @@ impl LayerReader {
         let far = lock().ahead.extend(&wanted).min(self.spans.len());
         let mut ids: Vec<usize> = missing.to_vec();
         ids.extend((wanted.end..far).filter(|id| !self.is_here(*id)));
-        let mut state = lock();
+        self.plan_exactly(&ids, missing, waiting)
+    }
+
+    /// Likewise for the spans `ids`, of which `wanted` (ascending) are waited for.
+    fn plan_exactly(
+        &self,
+        ids: &[usize],
+        wanted: &[usize],
+        waiting: &mut Vec<watch::Receiver<Outcome>>,
+    ) -> Vec<Run> {
+        let is_wanted = |id: &usize| wanted.binary_search(id).is_ok();
+        let mut state = self
+            .flights
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut runs: Vec<Run> = Vec::new();
-        for id in ids {
+        for &id in ids {
             if let Some(outcome) = state.waiting.get(&id) {
-                if wanted.contains(&id) {
+                if is_wanted(&id) {
                     waiting.push(outcome.clone());
                 }
                 continue;
@@ -144,7 +177,7 @@ impl LayerReader {
                 let mut waits = None;
                 if let Entry::Vacant(place) = state.waiting.entry(link) {
                     let (sender, receiver) = watch::channel(None);
-                    if wanted.contains(&link) && missing.contains(&link) {
+                    if is_wanted(&link) {
                         waiting.push(receiver.clone());
                     }
                     place.insert(receiver);
@@ -171,7 +204,7 @@ impl LayerReader {
         last + 1 == id && (is_link || span.compressed.end - start.compressed.start <= MAX_RUN)
     }
 
-    fn land(
+    pub(super) fn land(
         &self,
         id: usize,
         sender: &watch::Sender<Outcome>,
@@ -281,21 +314,25 @@ impl LayerReader {
 }
 
 /// Neighbouring spans fetched by one request, each with who is to be told: nobody where another flight does.
-type Run = VecDeque<(usize, Option<watch::Sender<Outcome>>)>;
+pub(super) type Run = VecDeque<(usize, Option<watch::Sender<Outcome>>)>;
 
 /// A run under way. Dropping it tells everyone who still waits: a span that stayed among the waiting without a
 /// flight could never be read again.
-struct Flight {
-    reader: Arc<LayerReader>,
-    run: Run,
+pub(super) struct Flight {
+    pub(super) reader: Arc<LayerReader>,
+    pub(super) run: Run,
 }
 
 impl Flight {
     /// Fetches the run and tells everyone who waits.
     async fn fetch(mut self) {
-        let result = self.reader.try_fetch_run(&mut self.run).await;
-        if let Err(err) = result {
-            self.fail(&Arc::new(err));
+        let _claim = self.claim().await;
+        let reader = Arc::clone(&self.reader);
+        let flights = reader.cut(std::mem::take(&mut self.run));
+        for mut flight in flights {
+            if let Err(err) = reader.try_fetch_run(&mut flight.run).await {
+                flight.fail(&Arc::new(err));
+            }
         }
     }
 

@@ -6,8 +6,10 @@
 //!                                was last used by a process that had not used it before, in Unix seconds
 //!                      lock      shared lock: in use, spans stay; exclusive lock: eviction
 //!                      build     exclusive lock: somebody makes the index
+//!                      claims    locks on its bytes, one for each span: somebody fetches it (claim.rs)
 //!                      diff_id   the DiffId that the uncompressed bytes were found to have
 //!                      data.new  what a first contact has written so far; becomes `data` when all of it is right
+//!                      partial   the start of the blob, as far as a pull that was broken off got (partial.rs)
 //! ```
 //!
 //! A span is marked present after its bytes are written. Nothing is synced: after a power failure a mark may
@@ -29,6 +31,8 @@ use super::StoreError;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 /// Data that is not complete or not checked yet.
 const NEW_DATA: &str = "data.new";
+/// The blob's start, kept by a pull.
+pub(super) const PARTIAL: &str = "partial";
 
 /// Open files of one layer. While it lives nobody evicts spans of the layer.
 pub(super) struct LayerFiles {
@@ -158,9 +162,11 @@ impl EvictableLayer {
         let Some(lock) = Locked::try_take(&dir.join("lock"))? else {
             return Ok(None);
         };
-        // Who fetches a layer has it open, too: nobody is at this any more.
-        let left = dir.join(NEW_DATA);
-        remove_if_there(&left).map_err(StoreError::io("remove", &left))?;
+        // Who fetches a layer has it open, too: nobody is at these any more.
+        for name in [NEW_DATA, PARTIAL] {
+            let left = dir.join(name);
+            remove_if_there(&left).map_err(StoreError::io("remove", &left))?;
+        }
         Ok(Some(Self {
             data: open(&dir.join("data"))?,
             present: open(&dir.join("present"))?,
@@ -228,7 +234,7 @@ fn try_lock(file: &File, path: &Path, operation: FlockOperation) -> Result<bool,
 pub(super) fn disk_usage(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let used = |name| std::fs::metadata(dir.join(name)).map_or(0, |data| data.blocks() * 512);
-    used("data") + used(NEW_DATA)
+    used("data") + used(NEW_DATA) + used(PARTIAL)
 }
 
 /// Writes a small file beside its place and moves it there: readers see the old or the new one.
@@ -253,7 +259,7 @@ pub(super) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> 
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
         _ => Ok(()),

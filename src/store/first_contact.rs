@@ -20,6 +20,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::files::NewData;
+use super::partial::PartialBlob;
 use super::parts::BlobStream;
 use super::{Store, StoreError};
 use crate::layer::{
@@ -37,6 +38,8 @@ const DECODED_PIECES: usize = 8;
 #[derive(Debug, Default)]
 pub struct Progress {
     done: AtomicU64,
+    /// What of that was here before.
+    here: AtomicU64,
 }
 
 impl Progress {
@@ -44,19 +47,77 @@ impl Progress {
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
+
+    /// Those that were here before it began.
+    pub fn here(&self) -> u64 {
+        self.here.load(Ordering::Relaxed)
+    }
+
+    /// It begins, with so much already here.
+    pub(super) fn begin(&self, here: u64) {
+        self.here.store(here, Ordering::Relaxed);
+        self.done.store(here, Ordering::Relaxed);
+    }
+
+    /// More is here now.
+    pub(super) fn add(&self, bytes: u64) {
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// All of it is here; neighbouring spans may share a byte, and the last ones belong to none.
+    pub(super) fn finish(&self, size: u64) {
+        self.done.store(size, Ordering::Relaxed);
+    }
 }
 
 /// Streams the blob once. Gives its index; the decoded bytes are in the files in `dir` and marked present, unless
 /// the disk is full. Who has the files open sees nothing of it.
+///
+/// What a pull that was broken off has left of the blob is not fetched again; with `keep` this leaves the same if
+/// it is broken off.
 pub(super) async fn index_layer(
     store: &Store,
     source: Arc<dyn BlobSource>,
     blob: &Descriptor,
     dir: &Path,
+    keep: bool,
+    progress: &Progress,
+) -> Result<LayerIndex, StoreError> {
+    let mut partial = PartialBlob::open(dir, blob.size, keep)?;
+    let result = stream_layer(store, &source, blob, dir, &partial, keep, progress).await;
+    let was_used = partial.length() > 0;
+    if let Err(StoreError::Fetch { .. }) = result {
+        return result;
+    }
+    // Used up, or of no use: then these bytes would never become a layer.
+    partial.remove()?;
+    if matches!(result, Err(StoreError::Corrupt { .. })) && was_used {
+        tracing::warn!(
+            "layer {}: what an earlier pull left is damaged, fetching all of it anew",
+            blob.digest.short()
+        );
+        let mut anew = PartialBlob::open(dir, blob.size, keep)?;
+        let result = stream_layer(store, &source, blob, dir, &anew, keep, progress).await;
+        if !matches!(result, Err(StoreError::Fetch { .. })) {
+            anew.remove()?;
+        }
+        return result;
+    }
+    result
+}
+
+/// Streams the blob through the stages: what `partial` has of it from there, the rest from `source`.
+async fn stream_layer(
+    store: &Store,
+    source: &Arc<dyn BlobSource>,
+    blob: &Descriptor,
+    dir: &Path,
+    partial: &PartialBlob,
+    keep: bool,
     progress: &Progress,
 ) -> Result<LayerIndex, StoreError> {
     let layer = blob.digest;
-    progress.done.store(0, Ordering::Relaxed);
+    progress.begin(partial.length());
     let data = NewData::create(dir)?;
     let (to_hash, hash_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
     let (to_scan, scan_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
@@ -69,23 +130,40 @@ pub(super) async fn index_layer(
     let content =
         tokio::task::spawn_blocking(move || content_stage(&content_input, &recycle, &writer));
 
-    let mut stream = BlobStream::new(source, blob.clone(), Arc::clone(&store.parts_ahead));
+    let (to_keep, keep_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
+    let keeper = keep.then(|| partial.keep(keep_input));
+
+    let budget = Arc::clone(&store.parts_ahead);
+    let mut stream = BlobStream::new(Arc::clone(source), blob.clone(), partial.length(), budget);
     let mut received = 0;
     let fetched = loop {
-        match stream.next().await {
+        let is_here = received < partial.length();
+        let next = if is_here {
+            Some(partial.read(received).await)
+        } else {
+            let next = stream.next().await;
+            next.map(|next| next.map_err(|cause| StoreError::Fetch { layer, cause }))
+        };
+        match next {
             None => break Ok(()),
-            Some(Err(cause)) => break Err(StoreError::Fetch { layer, cause }),
+            Some(Err(err)) => break Err(err),
             Some(Ok(bytes)) => {
                 received += bytes.len() as u64;
+                if keeper.is_some() && !is_here {
+                    let _keeping_failed = to_keep.send(bytes.clone()).await;
+                }
                 // A stage that failed drops its end; the others still see the whole blob, because only its
                 // hash tells a corrupt blob from an odd one.
                 let _scan_failed = to_scan.send(bytes.clone()).await;
                 let _hash_failed = to_hash.send(bytes).await;
-                progress.done.store(received, Ordering::Relaxed);
+                progress.done.fetch_max(received, Ordering::Relaxed);
             }
         }
     };
-    drop((to_hash, to_scan));
+    drop((to_hash, to_scan, to_keep));
+    if let Some(keeper) = keeper {
+        keeper.await.map_err(|_| StoreError::Worker("keeping"))?;
+    }
     let found = hash.await.map_err(|_| StoreError::Worker("hashing"))?;
     let scanned = scan.await.map_err(|_| StoreError::Worker("decoding"))?;
     let content = content

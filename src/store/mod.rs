@@ -11,6 +11,7 @@
 //! [`LayerReader`] answers reads from the cache or fetches the spans they need. Several processes share a
 //! cache: files appear whole by rename, spans by their mark, and locks keep eviction away from what is in use.
 
+mod claim;
 mod diff_id;
 mod documents;
 mod error;
@@ -18,8 +19,10 @@ mod evict;
 mod fetch;
 mod files;
 mod first_contact;
+mod partial;
 mod parts;
 mod patience;
+mod pull;
 mod reader;
 mod recent;
 #[cfg(test)]
@@ -143,6 +146,17 @@ impl Store {
         blob: &Descriptor,
         progress: &Progress,
     ) -> Result<OpenLayer, StoreError> {
+        self.open_keeping(source, blob, false, progress).await
+    }
+
+    /// Likewise; with `keep` a first contact that is broken off leaves what it got for the next one.
+    async fn open_keeping(
+        self: &Arc<Self>,
+        source: &Arc<dyn BlobSource>,
+        blob: &Descriptor,
+        keep: bool,
+        progress: &Progress,
+    ) -> Result<OpenLayer, StoreError> {
         let dir = self.layer_dir(&blob.digest);
         let files = Arc::new(LayerFiles::open(&dir).await?);
         if let Some(index) = self.load_index(&blob.digest, false)? {
@@ -161,7 +175,7 @@ impl Store {
         .await?;
         let index = match self.load_index(&blob.digest, false)? {
             Some(index) => index,
-            None => self.make_index(source, blob, &dir, progress).await?,
+            None => self.make_index(source, blob, &dir, keep, progress).await?,
         };
         // Other files now, whoever made them; the old ones' lock kept eviction away until here.
         let new_files = Arc::new(LayerFiles::open(&dir).await?);
@@ -175,10 +189,11 @@ impl Store {
         source: &Arc<dyn BlobSource>,
         blob: &Descriptor,
         dir: &Path,
+        keep: bool,
         progress: &Progress,
     ) -> Result<LayerIndex, StoreError> {
-        let index =
-            first_contact::index_layer(self, Arc::clone(source), blob, dir, progress).await?;
+        let source = Arc::clone(source);
+        let index = first_contact::index_layer(self, source, blob, dir, keep, progress).await?;
         let layer = blob.digest;
         let encoded = index
             .encode()
@@ -206,6 +221,11 @@ impl Store {
             blob.clone(),
         );
         OpenLayer { index, reader }
+    }
+
+    /// Disk space for layer bytes, in bytes.
+    pub fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// Whether a layer has an index here, so that opening it needs no download.

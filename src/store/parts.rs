@@ -45,16 +45,18 @@ struct Part {
 }
 
 impl BlobStream {
+    /// The bytes from `start` on.
     pub(super) fn new(
         source: Arc<dyn BlobSource>,
         blob: Descriptor,
+        start: u64,
         budget: Arc<Semaphore>,
     ) -> Self {
         Self {
             source,
             blob,
             budget,
-            next: 0,
+            next: start,
             parts: VecDeque::new(),
             answered: false,
         }

@@ -135,6 +135,10 @@ impl Waiting<'_> {
     pub(super) async fn pause(&mut self, err: StoreError) -> Result<(), StoreError> {
         let now = Instant::now();
         let time_is_over = matches!(err, StoreError::Deadline { .. });
+        if self.cause.is_none() && now > self.deadline && !time_is_over {
+            // It was not limited, and took long before anything failed.
+            self.deadline = now + self.patience.policy.timeout;
+        }
         if !time_is_over {
             self.cause = Some(err.to_string());
         }

@@ -6,6 +6,7 @@
 //! Unknown ── read from disk, digest right ──────────> Ready     (bytes may be served)
 //! Unknown ── not marked present, or digest wrong ───> Missing
 //! Missing ── fetched, verified, decoded, written ───> Ready
+//! Missing ── the same by another process ───────────> Ready     (after its digest was checked here too)
 //! Missing ── fetched, but the disk is full ─────────> Missing   (served from memory, see `super::recent`)
 //! ```
 //!
@@ -175,6 +176,16 @@ impl LayerReader {
     /// Likewise, as far as that is known without reading the disk.
     pub(super) fn is_known_here(&self, id: usize) -> bool {
         self.state(id) == READY || self.recent(id).is_some()
+    }
+
+    /// Whether another process has marked a span since it was found missing here.
+    pub(super) fn is_marked_anew(&self, id: usize) -> bool {
+        self.state(id) == READY || self.files.is_marked(id).is_ok_and(|is_marked| is_marked)
+    }
+
+    /// Likewise, and it is right. Reads the disk.
+    pub(super) fn has_arrived(&self, id: usize) -> bool {
+        self.is_marked_anew(id) && (self.state(id) == READY || self.verify_on_disk(id))
     }
 
     /// Takes over a verified, decoded span: writes it and marks it, or keeps it in memory.

@@ -38,6 +38,10 @@ impl BlobSource for Memory {
         Ok(ByteStream::of(bytes))
     }
 
+    async fn tags(&self) -> Result<Vec<String>, SourceError> {
+        unreachable!("layers have no tags")
+    }
+
     fn traffic(&self) -> Traffic {
         Traffic::default()
     }

@@ -10,7 +10,9 @@
 mod support;
 
 mod commands;
+mod concurrency;
 mod counterparts;
+mod executables;
 mod faults;
 mod first_contact;
 mod lazy;
@@ -19,7 +21,9 @@ mod limits;
 mod listing;
 mod login;
 mod mount8;
+mod offline;
 mod process;
+mod pull;
 mod rootfs;
 mod rot;
 mod soak;

@@ -16,6 +16,7 @@ mod redirects;
 mod resolving;
 mod secrets;
 mod slow;
+mod tags;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

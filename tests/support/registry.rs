@@ -36,6 +36,8 @@ pub enum On {
     Blob,
     /// Token requests.
     Token,
+    /// GET of the list of tags.
+    Tags,
 }
 
 /// What goes wrong.
@@ -120,6 +122,8 @@ pub struct Content {
     /// The registry whose blobs this storage serves.
     pub upstream: Option<Arc<State>>,
     pub signature: u64,
+    /// Tags on a page of their list, and the `Link` to the next one with `QUERY` in its place.
+    pub tag_pages: Option<(usize, String)>,
 }
 
 /// Faults by chance, the same for the same seed and order of requests.
@@ -335,6 +339,12 @@ impl Registry {
     pub fn redirect_blobs_to(&self, storage: &Registry) {
         self.content().storage = Some((storage.address, Arc::clone(&storage.state)));
         storage.content().upstream = Some(Arc::clone(&self.state));
+    }
+
+    /// From now on at most so many tags on a page; `link` is the header that names the next one, whose query
+    /// replaces `QUERY`.
+    pub fn page_tags(&self, count: usize, link: &str) {
+        self.content().tag_pages = Some((count, link.to_owned()));
     }
 
     /// URLs that led to this storage so far are refused with 403.

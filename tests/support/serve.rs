@@ -113,6 +113,15 @@ fn respond(request: &Request<Bytes>, address: SocketAddr, state: &Arc<State>) ->
     if !is_storage && let Some(challenge) = unauthorized(&content, request.headers(), address) {
         return Answer::Response(challenge);
     }
+    if let Some(repository) = path
+        .strip_prefix("/v2/")
+        .and_then(|path| path.strip_suffix("/tags/list"))
+    {
+        return match take_fault(&mut content, On::Tags) {
+            Some(fault) => with_fault(fault, Found::default(), request, state),
+            None => Answer::Response(tags(&content, repository, request)),
+        };
+    }
     let found = if is_storage {
         match find_signed(&content, request, &path) {
             Ok(found) => found,
@@ -143,6 +152,27 @@ fn respond(request: &Request<Bytes>, address: SocketAddr, state: &Arc<State>) ->
         }
         None => Answer::Response(serve_found(found, request, state, &Faults::default())),
     }
+}
+
+/// A page of the tags of a repository, after the one that the query names as `last`.
+fn tags(content: &Content, repository: &str, request: &Request<Bytes>) -> Response<Body> {
+    let query = request.uri().query().unwrap_or_default();
+    let last = (query.split('&')).find_map(|part| part.strip_prefix("last="));
+    let prefix = format!("{repository}/");
+    let mut tags: Vec<&str> = (content.manifests.keys())
+        .filter_map(|name| name.strip_prefix(&prefix))
+        .filter(|name| !name.contains(':') && Some(*name) > last)
+        .collect();
+    let mut response = Response::builder().header(header::CONTENT_TYPE, "application/json");
+    if let Some((count, link)) = &content.tag_pages
+        && tags.len() > *count
+    {
+        tags.truncate(*count);
+        let query = format!("last={}", tags.last().unwrap());
+        response = response.header(header::LINK, link.replace("QUERY", &query));
+    }
+    let body = serde_json::json!({"name": repository, "tags": tags}).to_string();
+    response.body(whole(body.into())).unwrap()
 }
 
 fn take_fault(content: &mut Content, kind: On) -> Option<Fault> {
