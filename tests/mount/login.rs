@@ -194,44 +194,38 @@ fn a_password_can_come_with_every_command() {
         .fails(1, &["--password-stdin"]);
 }
 
-#[test]
-fn a_terminal_is_asked_without_echo() {
+/// Runs imgfs on a terminal of its own, where `user` is typed if asked for, and the password once echo is off. What
+/// the terminal showed.
+fn on_terminal(world: &World, arguments: &[&str], types_user: bool) -> String {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     use rustix::termios::{LocalModes, tcgetattr};
-    if !has(&["setsid"]) {
-        return;
-    }
-    let (world, _) = world();
-    let host = world.registry.host();
     let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&ours).unwrap();
     unlockpt(&ours).unwrap();
     let name = ptsname(&ours, Vec::new()).unwrap().into_string().unwrap();
-    let theirs = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open(name)
-        .unwrap();
+    let mut options = std::fs::File::options();
+    let theirs = options.read(true).write(true).open(name).unwrap();
     let mut command = world.command("setsid");
     command
-        .args(["--ctty", "--wait", IMGFS, "login", &host])
+        .args(["--ctty", "--wait", IMGFS])
+        .args(arguments)
         .stdin(theirs.try_clone().unwrap())
         .stdout(theirs.try_clone().unwrap())
         .stderr(theirs.try_clone().unwrap());
     let mut child = command.spawn().unwrap();
     drop(command);
     let mut ours = std::fs::File::from(ours);
-    ours.write_all(b"user\n").unwrap();
+    if types_user {
+        ours.write_all(b"user\n").unwrap();
+    }
     wait_for("the end of echo", || {
-        !tcgetattr(&theirs)
-            .unwrap()
-            .local_modes
-            .contains(LocalModes::ECHO)
+        let modes = tcgetattr(&theirs).unwrap().local_modes;
+        !modes.contains(LocalModes::ECHO)
     });
     drop(theirs);
     ours.write_all(b"hunter2\n").unwrap();
     let mut status = None;
-    wait_for("the login", || {
+    wait_for("the end of imgfs", || {
         status = child.try_wait().unwrap();
         status.is_some()
     });
@@ -240,10 +234,50 @@ fn a_terminal_is_asked_without_echo() {
     let _hung_up = ours.read_to_end(&mut seen);
     let seen = String::from_utf8_lossy(&seen).into_owned();
     assert!(status.unwrap().success(), "{seen}");
+    assert!(!seen.contains("hunter2"), "{seen}");
+    seen
+}
+
+#[test]
+fn a_terminal_is_asked_without_echo() {
+    if !has(&["setsid"]) {
+        return;
+    }
+    let (world, _) = world();
+    let seen = on_terminal(&world, &["login", &world.registry.host()], true);
     for words in ["User name on", "Password of user on", "logged in to"] {
         assert!(seen.contains(words), "{seen}");
     }
-    assert!(!seen.contains("hunter2"), "{seen}");
+}
+
+#[test]
+fn a_password_typed_for_a_mount_reaches_who_serves_it() {
+    let Some(world) = World::mounting() else {
+        return;
+    };
+    if !has(&["setsid"]) {
+        return;
+    }
+    let reference = world.put(&sample());
+    world.registry.require_basic("user", "hunter2");
+    let dir = world.mountpoint();
+    let arguments = ["mount", "--username", "user", &reference];
+    let arguments = [&arguments[..], &[dir.to_str().unwrap()]].concat();
+    let seen = on_terminal(&world, &arguments, false);
+    assert_eq!(seen.matches("Password of").count(), 1, "{seen}");
+    let mount = world.adopt(dir);
+    assert_eq!(mount.text("etc/release"), "top\n");
+    for file in ["cmdline", "environ"] {
+        let seen = std::fs::read(format!("/proc/{}/{file}", mount.pid)).unwrap();
+        assert!(!String::from_utf8_lossy(&seen).contains("hunter2"));
+    }
+    mount.end(&world);
+}
+
+#[test]
+fn a_registry_that_asks_for_nothing_proves_nothing() {
+    let world = World::new();
+    login(&world, "hunter2").ok_saying(&["lets everybody in", "logged in to"]);
 }
 
 #[test]

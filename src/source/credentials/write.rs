@@ -44,6 +44,12 @@ impl Credentials {
         password: &Secret,
     ) -> Result<Origin, CredentialsError> {
         let file = self.file_for(key)?;
+        let failed = |cause| CredentialsError::Write {
+            file: file.path.clone(),
+            cause,
+        };
+        make_dir(&file.path).map_err(failed)?;
+        let _alone = Lock::of(&file.path);
         if file.form != Form::Containers && !key.repository.is_empty() {
             return Err(CredentialsError::Namespace {
                 file: file.path.clone(),
@@ -75,6 +81,7 @@ impl Credentials {
     /// Forgets what the first file that has a login for a registry or a namespace keeps; where that was.
     pub fn erase(&self, key: &CredentialKey) -> Result<Option<Origin>, CredentialsError> {
         for file in self.files_to_erase() {
+            let _alone = Lock::of(&file.path);
             let mut draft = Draft::read(file)?;
             let origin = self.erase_in(&mut draft, key)?;
             draft.write()?;
@@ -89,6 +96,7 @@ impl Credentials {
     pub fn erase_all(&self) -> Result<Vec<(String, Origin)>, CredentialsError> {
         let mut erased = Vec::new();
         for file in self.files_to_erase() {
+            let _alone = Lock::of(&file.path);
             let mut draft = Draft::read(file)?;
             for key in draft.names()? {
                 if let Some(origin) = self.erase_in(&mut draft, &key)? {
@@ -323,14 +331,7 @@ fn is_blank(value: &Value) -> bool {
 /// Puts a new file in the place of what `path` leads to, for its owner alone.
 fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     let target = follow_links(path)?;
-    let dir = match target.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)?;
+    let dir = dir_of(&target);
     // Made with mode 0600.
     let mut beside = tempfile::Builder::new()
         .prefix(".imgfs-login-")
@@ -345,6 +346,34 @@ fn replace(path: &Path, content: &[u8]) -> std::io::Result<()> {
     beside.as_file().sync_all()?;
     beside.persist(&target)?;
     Ok(())
+}
+
+/// Makes the directory for a file, for its owner alone.
+fn make_dir(path: &Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    (builder.recursive(true).mode(0o700)).create(dir_of(&follow_links(path)?))
+}
+
+fn dir_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    }
+}
+
+/// Keeps other logins and logouts of imgfs waiting, so that of two at one moment neither is lost. It is the directory
+/// that is locked, as the file is replaced.
+struct Lock(#[expect(dead_code, reason = "held, not used")] std::fs::File);
+
+impl Lock {
+    /// `None` where there is nothing to lock, or locks do not work as on some network filesystems: then the last one
+    /// wins, as with the other tools.
+    fn of(path: &Path) -> Option<Self> {
+        let target = follow_links(path).ok()?;
+        let dir = std::fs::File::open(dir_of(&target)).ok()?;
+        rustix::fs::flock(&dir, rustix::fs::FlockOperation::LockExclusive).ok()?;
+        Some(Self(dir))
+    }
 }
 
 /// Where symbolic links lead in the end, whether there is a file or not.

@@ -212,3 +212,22 @@ fn a_link_stays_a_link() {
     let err = login().unwrap_err().to_string();
     assert!(err.contains("symbolic link"), "{err}");
 }
+
+#[test]
+fn of_several_logins_at_one_moment_none_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("new/auth.json");
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let credentials = Credentials::only(file.clone());
+            scope.spawn(move || {
+                for round in 0..5 {
+                    let key = key(&format!("h{n}-{round}"));
+                    credentials.store(&key, "u", &Secret::new("p")).unwrap();
+                }
+            });
+        }
+    });
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(text.matches("dTpw").count(), 40, "{text}");
+}
