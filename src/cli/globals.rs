@@ -42,7 +42,8 @@ pub(super) struct ImageOptions {
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
     /// When to ask the registry what a tag means: always (it must answer), newer (if it cannot be reached, use what
-    /// the cache knows), missing (only if the cache does not know), never (ask for nothing at all) [default: newer]
+    /// the cache knows), missing (only if the cache does not know), never (ask for nothing at all)
+    /// [default: newer; of imgfs pull: always]
     #[arg(long, value_name = "WHEN", value_parser = parse_pull)]
     pub pull: Option<Pull>,
     /// The same as --pull=never

@@ -10,6 +10,8 @@ use crate::mount::LayerProgress;
 
 /// How often bars move.
 const TICK: Duration = Duration::from_millis(100);
+/// What is done sooner needs no line: as a rule everything was here.
+const FIRST_LINE: Duration = Duration::from_millis(300);
 /// How often a line is printed where there is no terminal.
 const LINES: Duration = Duration::from_secs(10);
 
@@ -79,7 +81,16 @@ async fn lines(downloads: Vec<LayerProgress>) {
         [download] => format!("layer {}", download.blob.digest.short()),
         several => format!("{} layers", several.len()),
     };
-    output::message(&format!("fetching {layers}, {}", output::size(total)));
+    tokio::time::sleep(FIRST_LINE).await;
+    let here: u64 = downloads
+        .iter()
+        .map(|download| download.progress.here())
+        .sum();
+    let here = match here {
+        0 => String::new(),
+        _ => format!(", of which {} were here", output::size(here)),
+    };
+    output::message(&format!("fetching {layers}, {}{here}", output::size(total)));
     loop {
         tokio::time::sleep(LINES).await;
         let done: u64 = downloads

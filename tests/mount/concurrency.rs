@@ -218,3 +218,22 @@ fn a_pull_and_mounts_share_the_work() {
     let (asked, size) = (asked(&world, &[&layer]), layer.blob.len() as u64);
     assert!(asked <= size + 64, "{asked} of {size}");
 }
+
+#[test]
+fn pulls_and_mounts_of_a_new_image_share_the_work() {
+    let Some(world) = World::mounting() else {
+        return;
+    };
+    let content = noise(4, 9 << 20);
+    let layer = gzip(&[file("large", &content)]);
+    let reference = world.put(&host_image(vec![layer.clone()]));
+    let pulls: Vec<_> = (0..3)
+        .map(|_| start(world.command(IMGFS).args(["pull", &reference])))
+        .collect();
+    let mounts = mount_all(&world, &vec![reference; 3]);
+    for pull in pulls {
+        finish(pull).ok();
+    }
+    read_all(&mounts, 1, "large", &content);
+    assert_eq!(asked(&world, &[&layer]), layer.blob.len() as u64);
+}

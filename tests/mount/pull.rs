@@ -286,6 +286,26 @@ fn an_image_larger_than_the_cache_is_refused() {
     limit("12MiB", vec![zeros, noise], &["limit of 12.5 MB"]);
 }
 
+/// A mount goes on without its cache then; a pull has nothing else to give.
+#[test]
+fn a_full_disk_is_a_failure() {
+    let Some(world) = World::as_root() else {
+        return;
+    };
+    let image = host_image(vec![gzip(&[file("large", noise(5, 12 << 20))])]);
+    let reference = world.put(&image);
+    let script = r#"
+        mkdir "$W/tiny" && mount -t tmpfs -o size=3m tmpfs "$W/tiny"
+        export IMGFS_CACHE_DIR="$W/tiny"
+        if imgfs pull "$1"; then echo pulled; fi
+        mount -o remount,size=40m "$W/tiny"
+        imgfs pull --quiet "$1" && echo pulled with room
+        find "$W/tiny" -name partial -o -name data.new"#;
+    let outcome = world.namespace(script, &[&reference]);
+    let words = ["cannot pull", "cannot keep all of", "is the disk full?"];
+    assert_eq!(outcome.ok_saying(&words), "pulled with room\n");
+}
+
 #[test]
 fn room_is_made_for_what_was_pulled() {
     let Some(mut world) = World::mounting() else {
