@@ -11,6 +11,7 @@ mod support;
 
 mod commands;
 mod counterparts;
+mod explain;
 mod first_contact;
 mod lazy;
 mod life;

@@ -13,6 +13,7 @@ mod counterparts;
 mod faults;
 mod redirects;
 mod resolving;
+mod routes;
 mod secrets;
 
 use std::ops::Range;
