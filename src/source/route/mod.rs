@@ -89,6 +89,10 @@ pub fn route(host: &str, repository: &str, options: &Options) -> Result<Route, R
     let mut route = decide(host, repository, &options.configuration)?;
     apply_certificates(&mut route, host, &options.configuration)?;
     apply_flags(&mut route, host, options)?;
+    if !route.endpoints.iter().any(|endpoint| endpoint.serves.tags) {
+        let note = "no host is asked what a tag points to: only names with a digest can be used";
+        route.notes.push(note.to_owned());
+    }
     Ok(route)
 }
 
@@ -192,6 +196,7 @@ fn decide_by_registries_conf(
         return Ok(());
     };
     // Where the rule leads to may be blocked by another one.
+    let mut blocker = rule;
     for endpoint in rule.endpoints(host, repository)? {
         let place = format!("{}/{}", endpoint.registry_host(), endpoint.repository);
         let rules = registries.rules.values().filter(|rule| !is_for_one(rule));
@@ -202,12 +207,13 @@ fn decide_by_registries_conf(
                 endpoint.why,
                 other.file.display()
             ));
+            blocker = other;
             continue;
         }
         route.endpoints.push(endpoint);
     }
     if route.endpoints.is_empty() {
-        return Err(rule.refusal(host, repository));
+        return Err(blocker.refusal(host, repository));
     }
     Ok(())
 }

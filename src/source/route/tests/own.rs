@@ -34,6 +34,12 @@ fn own_configuration_can_do_what_the_others_can() {
 
         [registry."h.io/private"]
         blocked = true
+
+        [registry."only-digests.io"]
+        blocked = true
+        [[registry."only-digests.io".mirror]]
+        location = "mirror.example"
+        tags = false
         "#,
     )]);
     let (file, dir) = (format!("/{USER}"), "/home/u/.config/imgfs");
@@ -53,6 +59,9 @@ fn own_configuration_can_do_what_the_others_can() {
     );
     machine.check_error("h.io/private/x", &["blocked", USER]);
     machine.check("h.io/x", &["https://h.io/v2/x as=h.io/x <- the reference"]);
+    let notes = |name: &str| machine.route(name).unwrap().notes;
+    assert!(notes("only-digests.io/x")[0].contains("what a tag points to"));
+    assert!(notes("docker.io/library/x").is_empty());
 }
 
 #[test]

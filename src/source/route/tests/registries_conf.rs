@@ -226,6 +226,6 @@ fn blocked_registries_leave_their_mirrors() {
     );
     let notes = machine.route("source.io/x").unwrap().notes;
     assert!(notes[0].ends_with("blocks bad.io/x"), "{notes:?}");
-    machine.check_error("lost.io/x", &["lost.io/x is blocked", "\"lost.io\""]);
+    machine.check_error("lost.io/x", &["lost.io/x is blocked", "\"bad.io\""]);
     machine.check_error("bad.io/x", &["bad.io/x is blocked"]);
 }
