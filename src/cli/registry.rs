@@ -28,7 +28,7 @@ The first of these that has an entry for the image's registry decides which host
      $CONTAINERS_REGISTRIES_CONF takes the place of the main file.
   4. Docker's daemon.json, only with --docker-daemon-config or docker-daemon-config in 1.
   5. The reference: its own registry.
-An image that registries.conf blocks stays blocked, unless 1 has an entry for it. --plain-http, --insecure and
+What registries.conf blocks stays blocked, unless 1 has an entry for it. --plain-http, --insecure and
 --cert-dir go before all files, but hold for the image's own registry only, never for mirrors.
 
 Certificates in certs.d/HOST of ~/.config/containers, /etc/containers, /etc/docker and /etc/containerd (*.crt are
@@ -47,7 +47,7 @@ imgfs's own file, all keys optional:
   tools = \"registry.example/team/tools\"
   [registry.\"docker.io\"]                      # or host/path, or *.host
   location = \"registry.example/hub\"           # replaces the name above
-  blocked = false
+  blocked = false                             # true: not asked itself, only its mirrors
   insecure = false
   plain-http = false
   ca = \"ca.pem\"                               # or a list; beside this file

@@ -134,6 +134,14 @@ impl Endpoint {
         )
     }
 
+    /// The registry's host as references have it.
+    pub fn registry_host(&self) -> &str {
+        match self.authority.as_str() {
+            DOCKER_HUB_API => DEFAULT_REGISTRY,
+            other => other,
+        }
+    }
+
     /// No certificate is checked, and http is spoken where TLS is not.
     pub fn allow_insecure(&mut self) {
         self.tls.unverified = true;

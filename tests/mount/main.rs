@@ -14,6 +14,7 @@ mod concurrency;
 mod counterparts;
 mod executables;
 mod faults;
+mod explain;
 mod first_contact;
 mod lazy;
 mod life;

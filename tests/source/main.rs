@@ -14,6 +14,7 @@ mod credentials;
 mod faults;
 mod redirects;
 mod resolving;
+mod routes;
 mod secrets;
 mod slow;
 mod tags;

@@ -51,9 +51,15 @@ impl BaseUrl {
         if !path_is_whole && !api_path.ends_with("/v2") {
             api_path += "/v2";
         }
+        // Often written so, but there is no API there.
+        let authority = if authority == crate::oci::DEFAULT_REGISTRY {
+            Endpoint::registry(authority, "").authority
+        } else {
+            authority.to_owned()
+        };
         Ok(Self {
             scheme,
-            authority: authority.to_owned(),
+            authority,
             api_path,
         })
     }
@@ -113,6 +119,7 @@ mod tests {
         check("[::1]:5000/a//b/", false, "Https [::1]:5000 /a/b/v2");
         check("https://h/v2", false, "Https h /v2");
         check("https://h/a/../v2/", false, "Https h /v2");
+        check("https://docker.io", false, "Https registry-1.docker.io /v2");
         check("https://h/a", true, "Https h /a");
         check("https://h", true, "Https h ");
         check("ftp://h", false, "neither https nor http");

@@ -12,7 +12,8 @@
 //!
 //! Beside that:
 //!
-//! - `blocked` in registries.conf holds unless imgfs's own configuration has an entry for the name.
+//! - A registry that registries.conf blocks is not asked, only the mirrors listed there are; without, and where
+//!   a hosts.toml decides, the image is refused. An entry of imgfs's own for the name puts that aside.
 //! - Flags win: `--plain-http`, `--insecure` and `--cert-dir` change how the reference's own registry is reached
 //!   wherever it is in the list, and nothing else.
 //! - Certificate directories (`certs.d/HOST/*.crt`, `*.cert`, `*.key` of podman, Docker, containerd) hold for
@@ -88,6 +89,10 @@ pub fn route(host: &str, repository: &str, options: &Options) -> Result<Route, R
     let mut route = decide(host, repository, &options.configuration)?;
     apply_certificates(&mut route, host, &options.configuration)?;
     apply_flags(&mut route, host, options)?;
+    if !route.endpoints.iter().any(|endpoint| endpoint.serves.tags) {
+        let note = "no host is asked what a tag points to: only names with a digest can be used";
+        route.notes.push(note.to_owned());
+    }
     Ok(route)
 }
 
@@ -107,7 +112,6 @@ fn decide(
     let rule = rule::find(own.rules.values(), &name);
     route.list(&own.files, rule.map(|rule| rule.file.as_path()));
     if let Some(rule) = rule {
-        refuse_blocked(rule, &name)?;
         route.endpoints = rule.endpoints(host, repository)?;
     }
     decide_by_hosts_toml(&mut route, host, repository, configuration)?;
@@ -171,10 +175,10 @@ fn decide_by_registries_conf(
     }
     let rules = registries.rules.values().filter(|rule| !is_for_one(rule));
     let rule = rule::find(rules, &name);
-    if let Some(rule) = rule {
-        refuse_blocked(rule, &name)?;
-    }
     if route.is_decided() {
+        if let Some(rule) = rule.filter(|rule| rule.blocked) {
+            return Err(rule.refusal(host, repository));
+        }
         for path in &registries.files {
             let outcome = match rule {
                 Some(rule) if rule.file == *path => Outcome::Outranked,
@@ -188,8 +192,28 @@ fn decide_by_registries_conf(
         return Ok(());
     }
     route.list(&registries.files, rule.map(|rule| rule.file.as_path()));
-    if let Some(rule) = rule {
-        route.endpoints = rule.endpoints(host, repository)?;
+    let Some(rule) = rule else {
+        return Ok(());
+    };
+    // Where the rule leads to may be blocked by another one.
+    let mut blocker = rule;
+    for endpoint in rule.endpoints(host, repository)? {
+        let place = format!("{}/{}", endpoint.registry_host(), endpoint.repository);
+        let rules = registries.rules.values().filter(|rule| !is_for_one(rule));
+        let there = rule::find(rules, &place);
+        if let Some(other) = there.filter(|other| other.blocked) {
+            route.notes.push(format!(
+                "{}: not asked, as {} blocks {place}",
+                endpoint.why,
+                other.file.display()
+            ));
+            blocker = other;
+            continue;
+        }
+        route.endpoints.push(endpoint);
+    }
+    if route.endpoints.is_empty() {
+        return Err(blocker.refusal(host, repository));
     }
     Ok(())
 }
@@ -227,17 +251,6 @@ fn decide_by_daemon_json(
     let decides = endpoints.as_ref().map(|_| path.as_path());
     route.list(std::slice::from_ref(&path), decides);
     route.endpoints = endpoints.unwrap_or_default();
-    Ok(())
-}
-
-fn refuse_blocked(rule: &rule::Rule, name: &str) -> Result<(), RouteError> {
-    if rule.blocked {
-        return Err(RouteError::Blocked {
-            reference: name.to_owned(),
-            file: rule.file.clone(),
-            prefix: rule.prefix.clone(),
-        });
-    }
     Ok(())
 }
 

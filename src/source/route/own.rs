@@ -10,7 +10,7 @@
 //!
 //! [registry."docker.io"]                     # or host/path, or *.host: the longest that fits
 //! location = "registry.example/hub"          # takes the prefix's place in the name
-//! blocked = false
+//! blocked = false                            # true: not asked itself, only its mirrors
 //! insecure = false                           # any certificate will do, and http
 //! plain-http = false
 //! ca = "ca.pem"                              # or a list; relative to this file

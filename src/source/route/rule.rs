@@ -8,6 +8,8 @@
 //! *.example.com          a.example.com, b.a.example.com, not example.com
 //! ```
 //!
+//! A blocked registry is not asked, only its mirrors are; without mirrors its images are refused.
+//!
 //! The longest prefix wins. A location takes the prefix's place in the name; for a wildcard, the whole host's.
 
 use std::path::PathBuf;
@@ -26,7 +28,7 @@ pub(super) struct Rule {
     pub prefix: String,
     /// Where it stands.
     pub file: PathBuf,
-    /// Nothing may be fetched.
+    /// The registry itself may not be asked.
     pub blocked: bool,
     /// Asked last: the registry itself.
     pub primary: Target,
@@ -108,6 +110,12 @@ impl Rule {
             endpoint.why = format!("{file}, mirror {number} of {count} for {}", self.prefix);
             endpoints.push(endpoint);
         }
+        if self.blocked {
+            if endpoints.is_empty() {
+                return Err(self.refusal(host, repository));
+            }
+            return Ok(endpoints);
+        }
         let mut endpoint = self.endpoint(&self.primary, host, repository)?;
         let what = match self.primary.place {
             Place::Unchanged => "registry",
@@ -116,6 +124,15 @@ impl Rule {
         endpoint.why = format!("{}, {what} {}", self.file.display(), self.prefix);
         endpoints.push(endpoint);
         Ok(endpoints)
+    }
+
+    /// The error for a name that may not be fetched.
+    pub(super) fn refusal(&self, host: &str, repository: &str) -> RouteError {
+        RouteError::Blocked {
+            reference: format!("{host}/{repository}"),
+            file: self.file.clone(),
+            prefix: self.prefix.clone(),
+        }
     }
 
     fn endpoint(

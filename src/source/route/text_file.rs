@@ -119,8 +119,11 @@ pub(super) fn is_absent(cause: &io::Error) -> bool {
 /// A parser's words without the offending value: headers may be secrets.
 fn without_values(message: &str) -> String {
     let message = message.replace('\n', ", ");
+    let quotes = ["invalid ", "unknown variant "];
     match message.rsplit_once(", expected ") {
-        Some((_, expected)) if message.starts_with("invalid ") => format!("expected {expected}"),
+        Some((_, expected)) if quotes.iter().any(|start| message.starts_with(start)) => {
+            format!("expected {expected}")
+        }
         _ => message,
     }
 }

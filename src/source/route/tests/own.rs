@@ -34,6 +34,12 @@ fn own_configuration_can_do_what_the_others_can() {
 
         [registry."h.io/private"]
         blocked = true
+
+        [registry."only-digests.io"]
+        blocked = true
+        [[registry."only-digests.io".mirror]]
+        location = "mirror.example"
+        tags = false
         "#,
     )]);
     let (file, dir) = (format!("/{USER}"), "/home/u/.config/imgfs");
@@ -53,6 +59,9 @@ fn own_configuration_can_do_what_the_others_can() {
     );
     machine.check_error("h.io/private/x", &["blocked", USER]);
     machine.check("h.io/x", &["https://h.io/v2/x as=h.io/x <- the reference"]);
+    let notes = |name: &str| machine.route(name).unwrap().notes;
+    assert!(notes("only-digests.io/x")[0].contains("what a tag points to"));
+    assert!(notes("docker.io/library/x").is_empty());
 }
 
 #[test]
@@ -86,6 +95,8 @@ fn bad_own_configuration_is_named_with_what_is_known() {
         let machine = Machine::new(&[(USER, text)]);
         machine.check_error("h.io/x", &[USER, "correct the file"]);
         machine.check_error("h.io/x", words);
+        let err = machine.route("h.io/x").unwrap_err().to_string();
+        assert!(!err.contains("hunter2"), "{err}");
     };
     check(
         "mirrors = 1",
@@ -130,6 +141,23 @@ fn bad_own_configuration_is_named_with_what_is_known() {
         "[[registry.a.mirror]]\nlocation = \"a.io\"\ncredentials = \"mine\"",
         &["line 3", "`upstream`"],
     );
+    check(
+        "[registry.a]\nheaders = { Authorization = Bearer hunter2 }",
+        &["line 2"],
+    );
+    check(
+        "[registry.a]\nheaders = \"Authorization: hunter2\"",
+        &["line 2", "expected a table"],
+    );
+    check(
+        "[[registry.a.mirror]]\nlocation = \"a.io\"\ncredentials = \"u:hunter2\"",
+        &["line 3", "expected one of `own`"],
+    );
+    check(
+        "[registry.a.headers]\nA = \"hunter2\"\nA = \"hunter2\"",
+        &["line 3", "duplicate key"],
+    );
+    check("[registry.a.headers]\nA = 'hunter2", &["line 2"]);
     check(
         "docker-daemon-config = 5",
         &["line 1", "true, false or a path"],

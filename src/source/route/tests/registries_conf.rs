@@ -37,7 +37,7 @@ fn registries_conf_replaces_prefixes() {
         location = "docker.io"
 
         [[registry]]
-        location = "docker.io/library"
+        location = "blocked.io/library"
         blocked = true
         "#,
     )]);
@@ -72,9 +72,9 @@ fn registries_conf_replaces_prefixes() {
         &[&format!("https://registry-1.docker.io/v2/library/x as=docker.io/library/x <- {file}, location of *.deep.wild.example")],
     );
     machine.check_error(
-        "docker.io/library/x",
+        "blocked.io/library/x",
         &[
-            "docker.io/library/x is blocked by",
+            "blocked.io/library/x is blocked by",
             REGISTRIES,
             "registry explain --help",
         ],
@@ -194,4 +194,38 @@ fn entries_for_one_version_are_told_to_have_no_effect() {
         "{notes:?}"
     );
     assert!(machine.route("h.io/y").unwrap().notes.is_empty());
+}
+
+/// "Never ask the source" is written as a blocked registry with mirrors.
+#[test]
+fn blocked_registries_leave_their_mirrors() {
+    let machine = Machine::new(&[(
+        REGISTRIES,
+        r#"
+        [[registry]]
+        location = "source.io"
+        blocked = true
+        [[registry.mirror]]
+        location = "docker.io/mirror"
+        [[registry.mirror]]
+        location = "bad.io"
+        [[registry]]
+        location = "docker.io/mirror"
+        insecure = true
+        [[registry]]
+        location = "bad.io"
+        blocked = true
+        [[registry]]
+        prefix = "lost.io"
+        location = "bad.io"
+        "#,
+    )]);
+    machine.check(
+        "source.io/x",
+        &["https://registry-1.docker.io/v2/mirror/x as=docker.io/mirror/x <- /etc/containers/registries.conf, mirror 1 of 2 for source.io"],
+    );
+    let notes = machine.route("source.io/x").unwrap().notes;
+    assert!(notes[0].ends_with("blocks bad.io/x"), "{notes:?}");
+    machine.check_error("lost.io/x", &["lost.io/x is blocked", "\"bad.io\""]);
+    machine.check_error("bad.io/x", &["bad.io/x is blocked"]);
 }
