@@ -125,8 +125,6 @@ impl World {
             .env_remove("IMGFS_LOG")
             .env_remove("IMGFS_CACHE_LIMIT")
             .env_remove("DOCKER_CONFIG")
-            .env_remove("XDG_CONFIG_HOME")
-            .env_remove("REGISTRY_AUTH_FILE");
             .env_remove("REGISTRY_AUTH_FILE")
             .env_remove("XDG_CONFIG_HOME")
             .env_remove("XDG_CACHE_HOME")
