@@ -307,7 +307,9 @@ impl BlobSource for Mirrored {
             .hosts
             .iter()
             .filter_map(|host| host.source.shortcoming());
-        let all: Vec<String> = own.chain(passed_over).collect();
+        let last = self.hosts.last();
+        let trouble = last.and_then(|host| host.health.trouble());
+        let all: Vec<String> = trouble.into_iter().chain(own).chain(passed_over).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 }
