@@ -33,7 +33,7 @@ pub(super) async fn serve(
     }
     let mut signals = Signals::listen()?;
     let request = plan.options.request(&plan.image)?;
-    let name = request.reference.to_string();
+    let asked_for = request.name();
     let opening = async {
         let image = Image::resolve(&store, &request).await?;
         time::say_freshness(&image.freshness, quiet);
@@ -48,9 +48,11 @@ pub(super) async fn serve(
         anyhow::Ok((opened, fetched))
     };
     let (opened, fetched): (Opened, Vec<_>) = tokio::select! {
-        opened = opening => opened.with_context(|| format!("cannot mount {name}"))?,
+        opened = opening => opened.with_context(|| format!("cannot mount {asked_for}"))?,
         () = signals.next() => anyhow::bail!("interrupted before the mount was ready"),
     };
+    // Of several names that it could have meant, the one that was found.
+    let name = opened.image.reference.to_string();
     let mut options = plan.mount;
     options.source = name.clone();
     let runtime = tokio::runtime::Handle::current();
@@ -97,7 +99,10 @@ pub(super) async fn serve(
     let result = loop {
         tokio::select! {
             result = &mut waiting => break result,
-            () = signals.next() => unmount_on_signal(&unmounter),
+            () = signals.next() => {
+                store.stop_waiting();
+                unmount_on_signal(&unmounter);
+            }
         }
     };
     ended.store(true, Ordering::Relaxed);

@@ -8,11 +8,12 @@ use clap::Args;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::password::UserOptions;
+use super::units::parse_size;
 use crate::mount::{Pull, Request};
 use crate::oci::{Location, Platform, Reference};
-use crate::source::route::DockerDaemon;
+use crate::source::route::{DockerDaemon, candidates};
 use crate::source::{Credential, Options, Secret, host_platform};
-use crate::store::Store;
+use crate::store::{ReadPolicy, Store};
 
 /// Threads for blocking work: three for each of four layers at first contact, and the reads of a mount.
 const BLOCKING_THREADS: usize = 32;
@@ -80,6 +81,11 @@ pub(super) struct RegistryOptions {
 
 impl Globals {
     pub(super) fn store(&self) -> anyhow::Result<Arc<Store>> {
+        self.store_with_reads(ReadPolicy::default())
+    }
+
+    /// The cache, with reads as patient as this.
+    pub(super) fn store_with_reads(&self, reads: ReadPolicy) -> anyhow::Result<Arc<Store>> {
         let dir = match &self.cache_dir {
             Some(dir) => dir.clone(),
             None => default_cache_dir()?,
@@ -87,10 +93,9 @@ impl Globals {
         // Whoever serves a mount leaves the directory that a relative path is relative to.
         let dir = std::path::absolute(&dir)
             .with_context(|| format!("bad cache directory {}", dir.display()))?;
-        let store = Store::open(&dir, self.cache_limit);
-        Ok(Arc::new(store.context(
-            "choose another place with --cache-dir or IMGFS_CACHE_DIR",
-        )?))
+        let store = Store::open(&dir, self.cache_limit)
+            .context("choose another place with --cache-dir or IMGFS_CACHE_DIR")?;
+        Ok(Arc::new(store.with_reads(reads)))
     }
 }
 
@@ -125,13 +130,15 @@ impl ImageOptions {
 
     /// The same as [`Self::request`] with the credentials of the files alone.
     pub(super) fn request_without_password(&self, image: &str) -> anyhow::Result<Request> {
-        let reference: Reference = image.parse()?;
+        let options = self.registry.options()?;
+        let candidates = candidates(image, &options.configuration)?;
+        let mut references = candidates.references.into_iter();
+        let reference = references.next().context("internal: no candidate")?;
         let host = host_platform();
         let platform = match &self.platform {
             Some(text) => Platform::parse(text, &host)?,
             None => host,
         };
-        let options = self.registry.options()?;
         let pull = if self.offline {
             Pull::Never
         } else {
@@ -139,6 +146,7 @@ impl ImageOptions {
         };
         Ok(Request {
             reference,
+            others: references.collect(),
             platform,
             pull,
             options,
@@ -218,58 +226,4 @@ fn default_cache_dir() -> anyhow::Result<PathBuf> {
         .or_else(|| set("HOME").map(|home| home.join(".cache")))
         .map(|base| base.join("imgfs"))
         .context("no cache directory: set IMGFS_CACHE_DIR or HOME")
-}
-
-/// A number of bytes with an optional unit: powers of 1000 (kB, MB, GB, TB) or 1024 (KiB, MiB, GiB, TiB).
-pub(super) fn parse_size(text: &str) -> Result<u64, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-    let unit = text
-        .get(digits.len()..)
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    let factor: u64 = match unit.as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1000,
-        "m" | "mb" => 1_000_000,
-        "g" | "gb" => 1_000_000_000,
-        "t" | "tb" => 1_000_000_000_000,
-        "kib" => 1 << 10,
-        "mib" => 1 << 20,
-        "gib" => 1 << 30,
-        "tib" => 1 << 40,
-        _ => {
-            return Err(format!(
-                "unknown unit {unit:?}: write for example 500MB or 20GiB"
-            ));
-        }
-    };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "write for example 500MB or 20GiB".to_owned())?;
-    number
-        .checked_mul(factor)
-        .ok_or_else(|| "too large".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes() {
-        let check = |text: &str, expected: Result<u64, &str>| match (parse_size(text), expected) {
-            (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{text}"),
-            (Err(found), Err(expected)) => assert!(found.contains(expected), "{text}: {found}"),
-            (found, _) => panic!("{text}: {found:?}"),
-        };
-        check("20GiB", Ok(crate::store::DEFAULT_LIMIT));
-        check("64MiB", Ok(crate::fs::EXECUTABLE_LIMIT));
-        check("500 MB", Ok(500_000_000));
-        check("7", Ok(7));
-        check("1.5GB", Err("500MB"));
-        check("GB", Err("500MB"));
-        check("3 pints", Err("unknown unit"));
-        check("99999999999TiB", Err("too large"));
-    }
 }

@@ -17,6 +17,7 @@ mod ps;
 mod pull;
 mod registry;
 mod time;
+mod units;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

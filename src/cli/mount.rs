@@ -8,11 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
-use super::globals::{Globals, ImageOptions, parse_size, runtime};
+use super::globals::{Globals, ImageOptions, runtime};
+use super::units::{parse_size, parse_time};
 use super::{daemon, output};
 use crate::fs::MountOptions;
 use crate::mount::{imgfs_mounted_on, records, unmount as unmount_dir};
 use crate::source::Secret;
+use crate::store::{OnError, ReadPolicy};
 
 /// How long the serving process may take to end after its mount is gone.
 const END_TIME: Duration = Duration::from_secs(5);
@@ -21,8 +23,9 @@ const END_TIME: Duration = Duration::from_secs(5);
 #[derive(Args)]
 #[command(after_help = "\
 Options for -o, separated by commas: allow_other, default_permissions, dev, suid, noexec, offline, plain_http,
-insecure, pull=WHEN, fetch_executables=SIZE, platform=OS/ARCH, cache_dir=DIR, cache_limit=SIZE. Options of mount(8)
-that mean nothing here (ro, rw, noatime, user, noauto, nofail, _netdev, x-...) are accepted, so these work too:
+insecure, pull=WHEN, fetch_executables=SIZE, read_timeout=TIME, on_error=WHAT, platform=OS/ARCH, cache_dir=DIR,
+cache_limit=SIZE. Options of mount(8) that mean nothing here (ro, rw, noatime, user, noauto, nofail, _netdev, x-...)
+are accepted, so these work too:
   mount -t fuse.imgfs golang:latest /mnt/go -o allow_other
   golang:latest  /mnt/go  fuse.imgfs  noauto,user,_netdev  0 0          (in /etc/fstab)
 As with any other filesystem, mount(8) run by root honours setuid programs and devices unless -o nosuid,nodev.
@@ -49,6 +52,13 @@ pub(super) struct MountArgs {
     /// an error when they start and no crash later; 0: never
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64MiB")]
     fetch_executables: u64,
+    /// How long a read may wait for bytes that do not come, e.g. 30s or 5m
+    #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "60s")]
+    read_timeout: Duration,
+    /// What then: eio (the read fails, the next one tries again) or retry (it goes on waiting; what waits cannot be
+    /// killed until the bytes come or the mount's process is told to end)
+    #[arg(long, value_name = "WHAT", value_parser = parse_on_error, default_value = "eio")]
+    on_error: OnError,
     /// Mount options, separated by commas
     #[arg(short = 'o', value_name = "OPTIONS", value_delimiter = ',')]
     mount_options: Vec<String>,
@@ -75,6 +85,7 @@ pub(super) struct MountPlan {
     pub(super) options: ImageOptions,
     pub(super) mount: MountOptions,
     pub(super) fetch_executables: u64,
+    pub(super) reads: ReadPolicy,
     /// From `-o cache_dir=` and `-o cache_limit=`.
     pub(super) cache: Vec<(&'static str, String)>,
 }
@@ -82,7 +93,7 @@ pub(super) struct MountPlan {
 pub(super) fn mount(globals: &Globals, args: &MountArgs) -> anyhow::Result<ExitCode> {
     let plan = plan(args)?;
     if args.foreground || args.report_ready {
-        let store = globals.store()?;
+        let store = globals.store_with_reads(plan.reads)?;
         runtime()?.block_on(daemon::serve(store, plan, globals.quiet, args.report_ready))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -177,6 +188,14 @@ pub(super) fn unmount(args: &UnmountArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn parse_on_error(text: &str) -> Result<OnError, String> {
+    match text {
+        "eio" => Ok(OnError::Eio),
+        "retry" => Ok(OnError::Retry),
+        _ => Err(format!("{text:?} is neither eio nor retry")),
+    }
+}
+
 fn plan(args: &MountArgs) -> anyhow::Result<MountPlan> {
     let mut plan = MountPlan {
         image: args.image.clone(),
@@ -194,6 +213,10 @@ fn plan(args: &MountArgs) -> anyhow::Result<MountPlan> {
                 .clamp(2, 8),
         },
         fetch_executables: args.fetch_executables,
+        reads: ReadPolicy {
+            timeout: args.read_timeout,
+            on_error: args.on_error,
+        },
         cache: Vec::new(),
     };
     for option in &args.mount_options {
@@ -241,6 +264,14 @@ fn apply(plan: &mut MountPlan, option: &str) -> anyhow::Result<()> {
         ("fetch_executables", Some(value)) => {
             let size = parse_size(value).map_err(|err| anyhow!("-o {option}: {err}"))?;
             plan.fetch_executables = size;
+        }
+        ("read_timeout", Some(value)) => {
+            let time = parse_time(value).map_err(|err| anyhow!("-o {option}: {err}"))?;
+            plan.reads.timeout = time;
+        }
+        ("on_error", Some(value)) => {
+            let on_error = parse_on_error(value).map_err(|err| anyhow!("-o {option}: {err}"))?;
+            plan.reads.on_error = on_error;
         }
         ("platform", Some(value)) => plan.options.platform = Some(value.to_owned()),
         ("cache_dir", Some(value)) => plan.cache.push(("IMGFS_CACHE_DIR", value.to_owned())),

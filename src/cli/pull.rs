@@ -87,8 +87,8 @@ async fn pull_all(globals: &Globals, args: &PullArgs) -> anyhow::Result<Vec<Pull
 
 /// The same request for each tag of the repository.
 async fn all_tags(request: &Request) -> anyhow::Result<Vec<Request>> {
-    let tags = Image::tags(request).await?;
-    let prefix = match request.reference.location() {
+    let (reference, tags) = Image::tags(request).await?;
+    let prefix = match reference.location() {
         Location::Registry {
             host, repository, ..
         } => format!("{host}/{repository}"),
@@ -102,6 +102,7 @@ async fn all_tags(request: &Request) -> anyhow::Result<Vec<Request>> {
         .map(|tag| {
             Ok(Request {
                 reference: format!("{prefix}:{tag}").parse()?,
+                others: Vec::new(),
                 ..request.clone()
             })
         })

@@ -102,10 +102,18 @@ struct EndpointExplanation {
     tls: TlsExplanation,
     /// Their names; the values may be secrets.
     headers: Vec<String>,
-    /// What credentials are looked up by.
-    credentials: Option<String>,
+    /// `null`: it is never sent any.
+    credentials: Option<CredentialsExplanation>,
     connect_timeout_seconds: Option<f64>,
     why: String,
+}
+
+#[derive(Serialize)]
+struct CredentialsExplanation {
+    /// What they are looked up by.
+    key: String,
+    /// What is found, in which file; no secret.
+    source: String,
 }
 
 #[derive(Serialize)]
@@ -158,7 +166,9 @@ fn explain(
         reference: reference.to_string(),
         short_name,
         files: route.files.iter().map(explain_file).collect(),
-        endpoints: route.endpoints.iter().map(explain_endpoint).collect(),
+        endpoints: (route.endpoints.iter())
+            .map(|endpoint| explain_endpoint(endpoint, options))
+            .collect(),
         notes: route.notes,
     })
 }
@@ -174,7 +184,7 @@ fn explain_file(file: &Consulted) -> FileExplanation {
     }
 }
 
-fn explain_endpoint(endpoint: &Endpoint) -> EndpointExplanation {
+fn explain_endpoint(endpoint: &Endpoint, options: &Options) -> EndpointExplanation {
     let tls = &endpoint.tls;
     let identity = tls.identity.as_ref();
     EndpointExplanation {
@@ -202,7 +212,10 @@ fn explain_endpoint(endpoint: &Endpoint) -> EndpointExplanation {
         credentials: endpoint
             .credentials
             .as_ref()
-            .map(|key| format!("{}/{}", key.host, key.repository)),
+            .map(|key| CredentialsExplanation {
+                key: key.to_string(),
+                source: options.credentials.describe(&key.host, &key.repository),
+            }),
         connect_timeout_seconds: endpoint.connect_timeout.map(|limit| limit.as_secs_f64()),
         why: endpoint.why.clone(),
     }
@@ -261,12 +274,15 @@ fn row(number: usize, endpoint: &EndpointExplanation) -> Vec<String> {
     if let Some(seconds) = endpoint.connect_timeout_seconds {
         why.push(format!("connects within {seconds} s"));
     }
-    let credentials = endpoint.credentials.as_deref().unwrap_or("never sent");
+    let credentials = match &endpoint.credentials {
+        Some(found) => format!("{}: {}", found.key, found.source),
+        None => "never sent".to_owned(),
+    };
     let cells = [
         url,
         serves.to_owned(),
         tls(&endpoint.tls),
-        credentials.to_owned(),
+        credentials,
         why.join("; "),
     ];
     let cells = cells.iter().map(|cell| printable(cell));

@@ -63,12 +63,23 @@ impl FromStr for Pull {
 pub struct Request {
     /// The image.
     pub reference: Reference,
+    /// What else a short name may mean: tried in order if that is not there.
+    pub others: Vec<Reference>,
     /// The platform to choose.
     pub platform: Platform,
     /// When the source is asked.
     pub pull: Pull,
     /// How to reach the source.
     pub options: Options,
+}
+
+impl Request {
+    /// For people: the image, or all that it may be.
+    pub fn name(&self) -> String {
+        let all = std::iter::once(&self.reference).chain(&self.others);
+        let all: Vec<String> = all.map(Reference::to_string).collect();
+        all.join(" or ")
+    }
 }
 
 /// How current the answer is. Times in Unix seconds.
@@ -128,7 +139,7 @@ impl Image {
         store: &Arc<Store>,
         request: &Request,
     ) -> anyhow::Result<(VerifiedDocument, Freshness)> {
-        let (document, _, freshness) = find(store, request, async |source, resolved| {
+        let (_, (document, _, freshness)) = find(store, request, async |source, resolved| {
             let body = if let Some(body) = resolved.body {
                 body
             } else {
@@ -146,13 +157,14 @@ impl Image {
 
     /// Finds the image. A tag that was asked for is recorded, so that it can be mounted offline.
     pub async fn resolve(store: &Arc<Store>, request: &Request) -> anyhow::Result<Self> {
-        let (resolved, source, freshness) = find(store, request, async |source, resolved| {
+        let (reference, found) = find(store, request, async |source, resolved| {
             image_of(source, resolved, &request.platform).await
         })
         .await?;
+        let (resolved, source, freshness) = found;
         warn(&resolved);
         Ok(Self {
-            reference: request.reference.clone(),
+            reference,
             resolved,
             source,
             freshness,
@@ -161,15 +173,16 @@ impl Image {
 
     /// Finds the images of all platforms.
     pub async fn resolve_all(store: &Arc<Store>, request: &Request) -> anyhow::Result<Vec<Self>> {
-        let (images, source, freshness) = find(store, request, async |source, resolved| {
+        let (reference, found) = find(store, request, async |source, resolved| {
             images_of(source, resolved).await
         })
         .await?;
+        let (images, source, freshness) = found;
         images.iter().for_each(warn);
         Ok(images
             .into_iter()
             .map(|resolved| Self {
-                reference: request.reference.clone(),
+                reference: reference.clone(),
                 resolved,
                 source: Arc::clone(&source),
                 freshness: freshness.clone(),
@@ -177,14 +190,22 @@ impl Image {
             .collect())
     }
 
-    /// The tags of the reference's repository, layout or archive.
-    pub async fn tags(request: &Request) -> anyhow::Result<Vec<String>> {
+    /// The tags of the reference's repository, layout or archive, with the reference that it is of those that the
+    /// request may mean.
+    pub async fn tags(request: &Request) -> anyhow::Result<(Reference, Vec<String>)> {
         anyhow::ensure!(
             request.pull != Pull::Never,
             "{}: the cache does not know what tags there are: try again without --pull=never",
-            request.reference
+            request.name()
         );
-        Ok(open_source(request).await?.tags().await?)
+        let mut failure = None;
+        for reference in std::iter::once(&request.reference).chain(&request.others) {
+            match open_source(reference, request).await?.tags().await {
+                Ok(tags) => return Ok((reference.clone(), tags)),
+                Err(err) => failure = Some(err),
+            }
+        }
+        Err(failure.context("internal: no reference")?.into())
     }
 }
 
@@ -194,15 +215,35 @@ fn warn(image: &ResolvedImage) {
     }
 }
 
-/// Finds out what the reference means, as far as the request allows by asking, and makes something of that with
-/// `complete`, which may be called a second time with what the cache knows.
+type Found<T> = (T, Arc<dyn BlobSource>, Freshness);
+
+/// Finds the first of the names that the request may mean, and makes something of it with `complete`.
 async fn find<T>(
     store: &Arc<Store>,
     request: &Request,
     complete: impl AsyncFn(&dyn BlobSource, Resolved) -> Result<T, SourceError>,
-) -> anyhow::Result<(T, Arc<dyn BlobSource>, Freshness)> {
-    let name = request.reference.to_string();
-    let pinned = request.reference.digest().copied();
+) -> anyhow::Result<(Reference, Found<T>)> {
+    let mut failures = Vec::new();
+    for reference in std::iter::once(&request.reference).chain(&request.others) {
+        match find_one(store, request, reference, &complete).await {
+            Ok(found) => return Ok((reference.clone(), found)),
+            Err(err) if request.others.is_empty() => return Err(err),
+            Err(err) => failures.push(format!("{reference}: {err:#}")),
+        }
+    }
+    anyhow::bail!("none of these is there:\n  {}", failures.join("\n  "))
+}
+
+/// Finds out what the reference means, as far as the request allows by asking, and makes something of that with
+/// `complete`, which may be called a second time with what the cache knows.
+async fn find_one<T>(
+    store: &Arc<Store>,
+    request: &Request,
+    reference: &Reference,
+    complete: &impl AsyncFn(&dyn BlobSource, Resolved) -> Result<T, SourceError>,
+) -> anyhow::Result<Found<T>> {
+    let name = reference.to_string();
+    let pinned = reference.digest().copied();
     let record = match pinned {
         Some(_) => None,
         None => store.tag_record(&name)?,
@@ -212,7 +253,7 @@ async fn find<T>(
         let document = store.document(&known.descriptor.digest);
         document.is_ok_and(|document| document.is_some())
     });
-    let is_remote = matches!(request.reference.location(), Location::Registry { .. });
+    let is_remote = matches!(reference.location(), Location::Registry { .. });
     let unasked = match (request.pull, &known) {
         (Pull::Missing, known) if is_remote => known.as_ref(),
         (Pull::Never, _) if is_remote => record.as_ref(),
@@ -221,7 +262,7 @@ async fn find<T>(
     let source: Arc<dyn BlobSource> = if is_remote && request.pull == Pull::Never {
         Arc::new(Offline::new(name.clone(), record.clone()))
     } else {
-        open_source(request).await?
+        open_source(reference, request).await?
     };
     let source = cached(source, store, pinned);
     if let Some(record) = unasked {
@@ -254,7 +295,7 @@ async fn find<T>(
             let Ok(complete) = complete(&*here, answer_of(record)).await else {
                 return Err(err.into());
             };
-            let Location::Registry { host, .. } = request.reference.location() else {
+            let Location::Registry { host, .. } = reference.location() else {
                 return Err(err.into());
             };
             let unreachable = Freshness::Unreachable {
@@ -296,8 +337,11 @@ fn answer_of(record: &TagRecord) -> Resolved {
     }
 }
 
-async fn open_source(request: &Request) -> anyhow::Result<Arc<dyn BlobSource>> {
-    let (reference, options) = (request.reference.clone(), request.options.clone());
+async fn open_source(
+    reference: &Reference,
+    request: &Request,
+) -> anyhow::Result<Arc<dyn BlobSource>> {
+    let (reference, options) = (reference.clone(), request.options.clone());
     let opening = tokio::task::spawn_blocking(move || open(&reference, &options));
     Ok(opening
         .await

@@ -55,6 +55,8 @@ pub(super) struct Health {
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
+    /// The last failure since an answer.
+    cause: Option<String>,
     dead: Option<Dead>,
 }
 
@@ -64,7 +66,6 @@ struct Dead {
     /// Nobody asks before.
     next_probe: Instant,
     wait: Duration,
-    cause: String,
 }
 
 /// What an asker is told when nobody is to ask.
@@ -82,6 +83,7 @@ impl Health {
     /// Whether a request may be sent now.
     pub(super) fn admit(&self, now: Instant) -> Result<(), Resting> {
         let mut state = self.lock();
+        let cause = state.cause.clone().unwrap_or_default();
         let Some(dead) = &mut state.dead else {
             return Ok(());
         };
@@ -95,7 +97,7 @@ impl Health {
         Err(Resting {
             silent_for: now.saturating_duration_since(dead.since),
             retry_in,
-            cause: dead.cause.clone(),
+            cause,
         })
     }
 
@@ -103,6 +105,7 @@ impl Health {
     pub(super) fn answered(&self) -> bool {
         let mut state = self.lock();
         state.failures = 0;
+        state.cause = None;
         state.dead.take().is_some()
     }
 
@@ -110,6 +113,7 @@ impl Health {
     pub(super) fn failed(&self, err: &SourceError, tolerance: Tolerance, now: Instant) -> bool {
         let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);
+        state.cause = Some(err.to_string());
         let asked_for = err.retry_after();
         if state.failures < tolerance.failures() && state.dead.is_none() && asked_for.is_none() {
             return false;
@@ -125,9 +129,13 @@ impl Health {
             since: was_dead.as_ref().map_or(now, |dead| dead.since),
             next_probe: now + wait,
             wait,
-            cause: err.to_string(),
         });
         was_dead.is_none()
+    }
+
+    /// What it failed with last, if it has not answered since.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.lock().cause.clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

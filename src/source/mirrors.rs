@@ -404,7 +404,11 @@ impl BlobSource for Mirrored {
             .hosts
             .iter()
             .filter_map(|host| host.source.shortcoming());
-        let all: Vec<String> = own.chain(self.problems.each()).collect();
+        let last = self.hosts.last();
+        let trouble = last.and_then(|host| host.health.trouble());
+        let all: Vec<String> = (trouble.into_iter().chain(own))
+            .chain(self.problems.each())
+            .collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 }

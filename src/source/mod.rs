@@ -137,6 +137,9 @@ pub fn open(reference: &Reference, options: &Options) -> Result<Arc<dyn BlobSour
             digest,
         } => {
             let route = route::route(host, repository, options)?;
+            for note in &route.notes {
+                tracing::warn!("{note}");
+            }
             open_registry(&route.endpoints, host, tag.as_deref(), *digest, options)
         }
         Location::OciLayout { dir, tag, digest } => {

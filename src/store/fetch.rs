@@ -16,6 +16,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use super::StoreError;
+use super::patience::LastFailure;
 use super::reader::LayerReader;
 use crate::layer::{Checkpoint, SpanDecoder};
 use crate::source::{ByteStream, SourceError};
@@ -32,6 +33,7 @@ pub(super) type Outcome = Option<Result<(), Arc<StoreError>>>;
 #[derive(Default)]
 pub(super) struct Flights {
     state: Mutex<FlightState>,
+    last_failure: LastFailure,
 }
 
 #[derive(Default)]
@@ -78,11 +80,30 @@ impl LayerReader {
     /// Makes sure that the spans `ids` can be read, fetching those that are missing. Waits and tries again as
     /// [`super::patience`] says; a fetch that comes too late for its reader goes on and helps the next one.
     pub(super) async fn ensure(self: &Arc<Self>, ids: Range<usize>) -> Result<(), StoreError> {
-        let mut waiting = self.store.patience.begin(self.blob.digest);
+        self.patiently(ids.start, || self.ensure_once(ids.clone()))
+            .await
+    }
+
+    /// Does `work` for a read that begins with the span `first`, again and again as far as its patience goes.
+    pub(super) async fn patiently<W: Future<Output = Result<(), StoreError>>>(
+        &self,
+        first: usize,
+        work: impl Fn() -> W,
+    ) -> Result<(), StoreError> {
+        if let Some(err) = self.flights.last_failure.take(first) {
+            return Err(err);
+        }
+        let mut waiting = self.store.patience.begin(self.blob.digest, &*self.source);
         loop {
-            match waiting.limit(self.ensure_once(ids.clone())).await {
-                Ok(()) => return Ok(()),
-                Err(err) => waiting.pause(err).await?,
+            let Err(err) = waiting.limit(work()).await else {
+                return Ok(());
+            };
+            if let Err(err) = waiting.pause(err).await {
+                return Err(if waiting.was_long() {
+                    self.flights.last_failure.set(first, err)
+                } else {
+                    err
+                });
             }
         }
     }

@@ -106,7 +106,7 @@ impl Store {
         }
     }
 
-    /// Reads that wait for ever ([`OnError::Retry`]) fail from now on: the mount has to end.
+    /// Reads that wait fail from now on: the mount has to end.
     pub fn stop_waiting(&self) {
         self.patience.end();
     }

@@ -5,9 +5,12 @@
 //! wrong bytes, and another host to ask      fetch again at once
 //! anything else, or the time is over        the error; with `OnError::Retry` the same from the beginning
 //! ```
+//!
+//! When a readahead fails the kernel asks for the page itself once more, in the same read(2). That second request is
+//! told at once what the first one waited for, or a read would wait twice its time.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -15,6 +18,7 @@ use tokio::time::Instant;
 
 use super::StoreError;
 use crate::oci::Digest;
+use crate::source::BlobSource;
 
 /// First and longest pause between two fetches of one read.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
@@ -22,6 +26,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 const SLOW: Duration = Duration::from_secs(5);
 /// Words about slow reads come at least so far apart: thousands may wait for the same.
 const BETWEEN_WORDS: Duration = Duration::from_secs(30);
+
+/// The kernel's second request comes this soon.
+const SECOND_REQUEST: Duration = Duration::from_millis(500);
 
 /// What a read does when its bytes do not come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,26 +74,28 @@ impl Patience {
         }
     }
 
-    /// Reads that wait longer than their time from now on fail, whatever the policy is.
+    /// Reads that wait fail from now on, whatever the policy is.
     pub(super) fn end(&self) {
         self.ending.send_replace(true);
     }
 
-    /// A read of `layer` begins to wait.
-    pub(super) fn begin(&self, layer: Digest) -> Waiting<'_> {
+    /// A read of `layer`, which comes from `source`, begins to wait.
+    pub(super) fn begin<'a>(&'a self, layer: Digest, source: &'a dyn BlobSource) -> Waiting<'a> {
         let began = Instant::now();
         Waiting {
             patience: self,
             layer,
+            source,
             began,
             deadline: began + self.policy.timeout,
+            next_word: began + SLOW,
             pauses: 0,
             cause: None,
         }
     }
 
     fn retries(&self) -> bool {
-        self.policy.on_error == OnError::Retry && !*self.ending.borrow()
+        self.policy.on_error == OnError::Retry
     }
 
     /// Whether enough time has gone by for another word.
@@ -103,12 +112,35 @@ impl Patience {
     }
 }
 
+/// The last read of a layer that failed after it had waited: by its first span, when, and how.
+#[derive(Default)]
+pub(super) struct LastFailure(Mutex<Option<(usize, Instant, Arc<StoreError>)>>);
+
+impl LastFailure {
+    /// The error for the kernel's second request about this span; the one after that tries again.
+    pub(super) fn take(&self, span: usize) -> Option<StoreError> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (failed, at, err) = last.take_if(|(failed, _, _)| *failed == span)?;
+        (failed == span && at.elapsed() < SECOND_REQUEST).then_some(StoreError::Shared(err))
+    }
+
+    /// A read that began with this span failed: what its asker is told.
+    pub(super) fn set(&self, span: usize, err: StoreError) -> StoreError {
+        let err = Arc::new(err);
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((span, Instant::now(), Arc::clone(&err)));
+        StoreError::Shared(err)
+    }
+}
+
 /// One read that waits.
 pub(super) struct Waiting<'a> {
     patience: &'a Patience,
     layer: Digest,
+    source: &'a dyn BlobSource,
     began: Instant,
     deadline: Instant,
+    next_word: Instant,
     pauses: u32,
     /// Its last failure.
     cause: Option<String>,
@@ -121,14 +153,20 @@ impl Waiting<'_> {
         work: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let mut ending = self.patience.ending.subscribe();
-        let retries = self.patience.retries();
-        tokio::select! {
-            result = tokio::time::timeout_at(self.deadline, work) => {
-                result.unwrap_or_else(|_| Err(self.over()))
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                result = &mut work => return result,
+                () = tokio::time::sleep_until(self.deadline) => return Err(self.over()),
+                _ = ending.wait_for(|ending| *ending) => return Err(self.over()),
+                () = tokio::time::sleep_until(self.next_word) => self.speak(),
             }
-            // Only who would wait for ever is told to stop.
-            _ = ending.wait_for(|ending| *ending), if retries => Err(self.over()),
         }
+    }
+
+    /// Whether it has waited so long that the kernel's second request must not do the same.
+    pub(super) fn was_long(&self) -> bool {
+        self.began.elapsed() > SECOND_REQUEST
     }
 
     /// Takes in a failure. `Ok`: try again.
@@ -143,16 +181,12 @@ impl Waiting<'_> {
             self.cause = Some(err.to_string());
         }
         let retries = self.patience.retries();
-        if !(err.may_pass() || retries && err.is_of_source()) {
+        let ends = *self.patience.ending.borrow();
+        if ends || !(err.may_pass() || retries && err.is_of_source()) {
             return Err(err);
         }
-        if now >= self.began + SLOW && self.patience.may_speak(now) {
-            tracing::warn!(
-                "layer {}: a read has waited for {} s{}",
-                self.layer.short(),
-                (now - self.began).as_secs(),
-                self.so_far()
-            );
+        if now >= self.next_word {
+            self.speak();
         }
         if time_is_over {
             if !retries {
@@ -190,10 +224,22 @@ impl Waiting<'_> {
         }
     }
 
-    fn so_far(&self) -> String {
-        match &self.cause {
-            Some(cause) => format!(": {cause}"),
-            None => String::new(),
+    /// A slow read is never silent, but thousands of them say it once.
+    fn speak(&mut self) {
+        let now = Instant::now();
+        self.next_word = now + BETWEEN_WORDS;
+        if self.patience.may_speak(now) {
+            tracing::warn!(
+                "layer {}: a read has waited for {} s{}",
+                self.layer.short(),
+                (now - self.began).as_secs(),
+                self.so_far()
+            );
         }
+    }
+
+    fn so_far(&self) -> String {
+        let cause = self.cause.clone().or_else(|| self.source.shortcoming());
+        cause.map_or_else(String::new, |cause| format!(": {cause}"))
     }
 }

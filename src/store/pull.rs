@@ -46,13 +46,11 @@ impl LayerReader {
     /// Makes sure that the spans of the uncompressed bytes `ranges` can be read, without reading ahead of them, as
     /// patiently as one read. What was fetched when it fails is kept, so that another attempt may succeed.
     pub async fn fetch_ranges(self: &Arc<Self>, ranges: &[Range<u64>]) -> Result<(), StoreError> {
-        let mut waiting = self.store.patience.begin(self.blob.digest);
-        loop {
-            match waiting.limit(self.fetch_ranges_once(ranges)).await {
-                Ok(()) => return Ok(()),
-                Err(err) => waiting.pause(err).await?,
-            }
-        }
+        let first = ranges
+            .first()
+            .map_or(0, |range| self.spans.covering(range.clone()).start);
+        self.patiently(first, || self.fetch_ranges_once(ranges))
+            .await
     }
 
     async fn fetch_ranges_once(self: &Arc<Self>, ranges: &[Range<u64>]) -> Result<(), StoreError> {
@@ -117,7 +115,7 @@ impl LayerReader {
 
     /// Fetches a run, however long it takes, as long as failures pass in time.
     async fn fetch_patiently(self: &Arc<Self>, run: &[usize]) -> Result<(), StoreError> {
-        let mut waiting = self.store.patience.begin(self.blob.digest);
+        let mut waiting = self.store.patience.begin(self.blob.digest, &*self.source);
         loop {
             match self.fetch_exactly(run).await {
                 Ok(()) => return Ok(()),

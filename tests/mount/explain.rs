@@ -32,7 +32,7 @@ fn a_table_says_who_is_asked_how_and_why() {
     for words in [
         "reference   h.example/a/b:latest",
         &format!("file        {file}: decides"),
-        "1  https://proxy.example:5000/p/v2/a/b?ns=h.example  digests only  system's CAs  proxy.example:5000/a/b  ",
+        "1  https://proxy.example:5000/p/v2/a/b?ns=h.example  digests only  system's CAs  proxy.example:5000/a/b: none  ",
         &format!("{file}, mirror 1 of 2 for h.example; sent with X-Token"),
         "2  http://mirror.example/v2/h/a/b                    all           none: http    never sent",
         "3  https://h.example/v2/a/b                          all           system's CAs  h.example/a/b",

@@ -193,13 +193,16 @@ fn an_uncached_read_says_why_it_fails() {
         std::fs::read_to_string(path).unwrap()
     };
     for (options, words) in [
-        (&[][..], "cannot connect to"),
+        (&["--read-timeout", "1s"][..], "cannot connect to"),
         (&["--pull=never"], "not in the cache: try again without"),
     ] {
         let mount = world.mount(&reference, options);
         assert_eq!(mount.names("old"), ["b"]);
+        let before = std::time::Instant::now();
         let err = std::fs::read(mount.path("etc/release")).unwrap_err();
         assert_eq!(err.raw_os_error(), Some(libc::EIO), "{err}");
+        // The kernel asks twice for what one read(2) wants.
+        assert!(before.elapsed() < std::time::Duration::from_millis(1900));
         let said = log(&mount);
         assert!(
             said.contains(words) && said.contains("etc/release"),
