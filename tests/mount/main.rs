@@ -21,6 +21,7 @@ mod life;
 mod limits;
 mod listing;
 mod login;
+mod mirrors;
 mod mount8;
 mod offline;
 mod process;

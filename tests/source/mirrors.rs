@@ -214,126 +214,72 @@ async fn pass_over(spoil: &dyn Fn(&Registry)) -> (usize, usize, String) {
     (mirror, origin, shortcoming)
 }
 
+/// The first of two hosts has this fault: requests to it, those that the other one gets instead, and what is said.
+async fn check(spoil: &dyn Fn(&Registry), asked: usize, instead: usize, said: &str) {
+    let (mirror, origin, shortcoming) = pass_over(spoil).await;
+    assert!(shortcoming.contains(said), "{shortcoming}");
+    assert_eq!((mirror, origin), (asked, instead), "{said}: {shortcoming}");
+}
+
+/// Likewise with this fault at all its answers.
+async fn check_all(fault: Fault, asked: usize, said: &str) {
+    let spoil = |mirror: &Registry| mirror.fault_always(On::Any, fault.clone());
+    check(&spoil, asked, ALL, said).await;
+}
+
+/// Likewise with this fault at blobs: `asked` for so many of everything, and not for the rest.
+async fn check_blobs(fault: Fault, asked: usize, said: &str) {
+    let spoil = |mirror: &Registry| mirror.fault_always(On::Blob, fault.clone());
+    check(&spoil, asked, ALL + 1 - asked, said).await;
+}
+
 #[tokio::test]
-async fn a_mirror_that_fails_is_passed_over_and_left_alone() {
-    let check = async |spoil: &dyn Fn(&Registry), asked: usize, instead: usize, said: &str| {
-        let (mirror, origin, shortcoming) = pass_over(spoil).await;
-        assert!(shortcoming.contains(said), "{shortcoming}");
-        assert_eq!((mirror, origin), (asked, instead), "{said}: {shortcoming}");
-    };
-    let always =
-        |on: On, fault: Fault| move |mirror: &Registry| mirror.fault_always(on, fault.clone());
+async fn a_mirror_that_does_not_answer_is_passed_over_and_left_alone() {
     check(&|mirror| mirror.away(), 0, ALL, "nothing listens there").await;
     for status in [401, 403, 429, 500, 501, 503] {
         let words = match status {
             401 | 403 => "refuses access".to_owned(),
             other => format!("unexpected status {other}"),
         };
-        check(&always(On::Any, Fault::Status(status)), 1, ALL, &words).await;
-        // Without an answer to its first question it is not asked the others.
-        check(&always(On::Blob, Fault::Status(status)), 2, ALL - 1, &words).await;
+        check_all(Fault::Status(status), 1, &words).await;
+        check_blobs(Fault::Status(status), 2, &words).await;
     }
-    check(&always(On::Any, Fault::Drop), 1, ALL, "broke off").await;
-    check(
-        &always(On::Any, Fault::Silence),
-        1,
-        ALL,
-        "an answer did not come",
-    )
-    .await;
-    check(
-        &always(On::Blob, Fault::Silence),
-        2,
-        ALL - 1,
-        "an answer did not come",
-    )
-    .await;
-    check(
-        &always(On::Blob, Fault::Stall(0)),
-        2,
-        ALL - 1,
-        "the next byte did not come",
-    )
-    .await;
-    check(
-        &always(On::Blob, Fault::Stall(9)),
-        2,
-        ALL - 1,
-        "the next byte did not come",
-    )
-    .await;
-    check(
-        &always(On::Blob, Fault::Truncate(9)),
-        2,
-        ALL - 1,
-        "broke off",
-    )
-    .await;
-    check(
-        &always(On::Any, Fault::Redirect("/v2/x".into())),
-        11,
-        ALL,
-        "too many redirects",
-    )
-    .await;
-    check(
-        &always(On::Any, Fault::Redirect("ftp://x".into())),
-        1,
-        ALL,
-        "usable Location",
-    )
-    .await;
+    check_all(Fault::Drop, 1, "broke off").await;
+    check_all(Fault::Silence, 1, "an answer did not come").await;
+    check_blobs(Fault::Silence, 2, "an answer did not come").await;
+    for bytes in [0, 9] {
+        check_blobs(Fault::Stall(bytes), 2, "the next byte did not come").await;
+        check_blobs(Fault::Truncate(bytes), 2, "broke off").await;
+    }
+}
+
+#[tokio::test]
+async fn a_mirror_that_answers_wrongly_is_passed_over_and_left_alone() {
+    check_all(Fault::Redirect("/v2/x".into()), 11, "too many redirects").await;
+    check_all(Fault::Redirect("ftp://x".into()), 1, "usable Location").await;
     let encoding = Fault::Header("content-encoding", "gzip");
-    check(&always(On::Any, encoding), 1, ALL, "Content-Encoding").await;
+    check_all(encoding, 1, "Content-Encoding").await;
     // Ranges come after the config, which is asked for whole.
-    check(
-        &always(On::Blob, Fault::WrongRange),
-        3,
-        ALL - 2,
-        "asked for bytes",
-    )
-    .await;
-    check(
-        &always(On::Blob, Fault::WrongTotal),
-        3,
-        ALL - 2,
-        "bytes but",
-    )
-    .await;
-    check(
-        &always(On::Blob, Fault::Status(416)),
-        2,
-        ALL - 1,
-        "should have",
-    )
-    .await;
-    // A manifest against what is announced, a page, and a tag's manifest that is another one.
-    check(
-        &always(On::Manifest, Fault::Corrupt),
-        1,
-        ALL,
-        "does not match its digest",
-    )
-    .await;
+    check_blobs(Fault::WrongRange, 3, "asked for bytes").await;
+    check_blobs(Fault::WrongTotal, 3, "bytes but").await;
+    check_blobs(Fault::Status(416), 2, "should have").await;
+    // A manifest against what is announced, and a page in its place.
+    let garbage = |mirror: &Registry| mirror.fault_always(On::Manifest, Fault::Corrupt);
+    check(&garbage, 1, ALL, "does not match its digest").await;
     let page = |mirror: &Registry| {
         mirror.put_manifest("r", "latest", "text/html", "<html>log in</html>");
     };
     check(&page, 1, ALL, "what a tag points to").await;
     // A config with another byte is found out by who reads it, and only that blob is asked for elsewhere.
-    let config = |mirror: &Registry| mirror.fault_always(On::Blob, Fault::Corrupt);
     let hosts = Hosts::new(1);
-    config(&hosts.mirrors[0]);
+    hosts.mirrors[0].fault_always(On::Blob, Fault::Corrupt);
     let source = hosts.open(&hosts.own("", &options()));
     resolve_image(source.as_ref(), &linux(), None)
         .await
         .unwrap();
     assert_eq!(hosts.counts(), [2, 1]);
-    assert!(
-        source
-            .shortcoming()
-            .unwrap()
-            .contains("wrong bytes of blob")
-    );
+    let said = source.shortcoming().unwrap();
+    assert!(said.contains("wrong bytes of blob"), "{said}");
 }
 
 #[tokio::test]
