@@ -24,6 +24,7 @@ mod login;
 mod mirrors;
 mod mount8;
 mod offline;
+mod outage;
 mod process;
 mod pull;
 mod rootfs;

@@ -74,8 +74,6 @@ fn a_mirrors_corrupt_layer_is_had_from_the_registry() {
     assert_eq!(for_layer(&at.mirror, &at.image), parts);
     assert_eq!(for_layer(&at.world.registry, &at.image), parts);
     assert_eq!(at.world.registry.requests().len(), parts);
-    let status = at.world.status(&mount).to_string();
-    assert!(status.contains("wrong bytes of blob"), "{status}");
 }
 
 #[test]
@@ -150,7 +148,14 @@ fn a_mirror_that_goes_away_under_a_mount_is_not_missed() {
     at.world.evict();
     let mount = at.world.mount(&at.reference, &[]);
     at.mirror.away();
-    assert!(mount.read("file") == noise(5, SIZE));
+    let mut start = vec![0; 1000];
+    let open = std::fs::File::open(mount.path("file")).unwrap();
+    std::os::unix::fs::FileExt::read_exact_at(&open, &mut start, 0).unwrap();
+    assert!(start == noise(5, SIZE)[..1000]);
     let status = at.world.status(&mount).to_string();
-    assert!(status.contains("was passed over"), "{status}");
+    assert!(
+        status.contains("was passed over: cannot connect to"),
+        "{status}"
+    );
+    assert!(mount.read("file") == noise(5, SIZE));
 }
