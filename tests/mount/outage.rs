@@ -17,6 +17,10 @@ fn content(number: usize) -> Vec<u8> {
     noise(300 + number as u64, SIZE)
 }
 
+/// So that bodies are under way when a registry goes.
+const SLOW: Fault = Fault::Drip(24 << 10);
+const OUTAGE: Duration = Duration::from_secs(2);
+
 /// A mount of an image of which only the index is cached.
 fn cold(world: &World, options: &[&str]) -> Mount {
     let contents: Vec<_> = (0..FILES).map(content).collect();
@@ -42,44 +46,51 @@ fn read_all(mount: &Mount, meanwhile: impl Fn(usize)) {
     }
 }
 
-/// Requests for a whole read of a cold mount, with what `during` does in the middle of it.
-fn requests_with(prepare: impl Fn(&World), during: impl Fn(&World) + Sync) -> Option<usize> {
-    let world = World::mounting()?;
-    prepare(&world);
-    let mount = cold(&world, &[]);
+/// Reads all of a cold mount. After a third of it `goes` is away for this long, and something happens `meanwhile`.
+fn read_all_with_outage(mount: &Mount, goes: &Registry, outage: Duration, meanwhile: impl Fn()) {
+    goes.forget_requests();
+    goes.fault_always(On::Blob, SLOW);
     std::thread::scope(|scope| {
-        read_all(&mount, |number| {
+        read_all(mount, |number| {
             if number == FILES / 3 {
-                let (world, during) = (&world, &during);
-                scope.spawn(move || during(world));
-                // Until it has begun.
-                std::thread::sleep(Duration::from_millis(50));
+                goes.away();
+                let came = goes.bytes();
+                assert!(came < (FILES * SIZE) as u64, "something is still to come");
+                meanwhile();
+                scope.spawn(move || {
+                    std::thread::sleep(outage);
+                    goes.back();
+                });
             }
         });
     });
-    let sent = world.registry.requests().len();
-    mount.end(&world);
-    Some(sent)
 }
-
-fn away_for(registry: &Registry, time: Duration) {
-    registry.away();
-    std::thread::sleep(time);
-    registry.back();
-}
-
-const OUTAGE: Duration = Duration::from_secs(2);
 
 #[test]
 fn a_reader_waits_until_the_registry_is_back() {
-    let Some(without) = requests_with(|_| {}, |_| {}) else {
+    let Some(world) = World::mounting() else {
         return;
     };
-    let begin = Instant::now();
-    let sent = requests_with(|_| {}, |world| away_for(&world.registry, OUTAGE)).unwrap();
-    assert!(begin.elapsed() >= OUTAGE);
-    // What was under way is asked for again; other tests' load may change how much is read ahead.
-    assert!(sent <= without + 8, "{sent} requests, {without} without");
+    let mut sent = Vec::new();
+    for outage in [Duration::ZERO, OUTAGE] {
+        let mount = cold(&world, &[]);
+        world.registry.fault_always(On::Blob, SLOW);
+        let begin = Instant::now();
+        if outage.is_zero() {
+            read_all(&mount, |_| {});
+        } else {
+            read_all_with_outage(&mount, &world.registry, outage, || {});
+        }
+        assert!(begin.elapsed() >= outage);
+        sent.push(world.registry.requests().len());
+        world.registry.clear_faults();
+        mount.end(&world);
+    }
+    // What was under way is asked for again.
+    assert!(
+        sent[1] <= sent[0] + 8,
+        "without and with: {sent:?} requests"
+    );
 }
 
 #[test]
@@ -90,17 +101,9 @@ fn tokens_that_are_gone_after_the_outage_are_asked_for_again() {
     world.registry.require_token(None);
     let mount = cold(&world, &[]);
     let before = world.registry.token_requests().0;
-    std::thread::scope(|scope| {
-        read_all(&mount, |number| {
-            if number == FILES / 3 {
-                world.registry.away();
-                world.registry.revoke_tokens();
-                scope.spawn(|| {
-                    std::thread::sleep(Duration::from_secs(1));
-                    world.registry.back();
-                });
-            }
-        });
+    let second = Duration::from_secs(1);
+    read_all_with_outage(&mount, &world.registry, second, || {
+        world.registry.revoke_tokens();
     });
     let renewed = world.registry.token_requests().0 - before;
     assert!((1..=2).contains(&renewed), "{renewed} token requests");
@@ -114,18 +117,8 @@ fn a_storage_that_goes_away_is_waited_for() {
     let storage = Registry::start();
     world.registry.redirect_blobs_to(&storage);
     let mount = cold(&world, &[]);
-    std::thread::scope(|scope| {
-        read_all(&mount, |number| {
-            if number == FILES / 3 {
-                storage.away();
-                storage.expire_urls();
-                scope.spawn(|| {
-                    std::thread::sleep(Duration::from_secs(1));
-                    storage.back();
-                });
-            }
-        });
-    });
+    let second = Duration::from_secs(1);
+    read_all_with_outage(&mount, &storage, second, || storage.expire_urls());
     let asked = world.registry.requests().len();
     assert!(asked <= 12, "{asked} requests for the place of one blob");
 }
