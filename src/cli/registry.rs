@@ -98,6 +98,7 @@ struct EndpointExplanation {
     namespace: Option<String>,
     tags: bool,
     digests: bool,
+    pinned: bool,
     tls: TlsExplanation,
     /// Their names; the values may be secrets.
     headers: Vec<String>,
@@ -191,6 +192,7 @@ fn explain_endpoint(endpoint: &Endpoint, options: &Options) -> EndpointExplanati
         namespace: endpoint.namespace.clone(),
         tags: endpoint.serves.tags,
         digests: endpoint.serves.digests,
+        pinned: endpoint.serves.pinned,
         tls: TlsExplanation {
             use_tls: match endpoint.scheme {
                 Scheme::Https => "required",
@@ -259,10 +261,11 @@ fn row(number: usize, endpoint: &EndpointExplanation) -> Vec<String> {
         Some(namespace) => format!("{}?ns={namespace}", endpoint.url),
         None => endpoint.url.clone(),
     };
-    let serves = match (endpoint.tags, endpoint.digests) {
-        (true, true) => "all",
-        (true, false) => "tags only",
-        (false, _) => "digests only",
+    let serves = match (endpoint.tags, endpoint.digests, endpoint.pinned) {
+        (true, true, true) => "all",
+        (_, _, false) => "names without digest",
+        (true, false, _) => "tags only",
+        (false, _, _) => "digests only",
     };
     let mut why = vec![endpoint.why.clone()];
     if !endpoint.headers.is_empty() {

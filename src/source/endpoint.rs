@@ -70,6 +70,17 @@ pub struct Serves {
     pub tags: bool,
     /// Manifests and blobs by digest.
     pub digests: bool,
+    /// Images that the reference names by digest.
+    pub pinned: bool,
+}
+
+impl Serves {
+    /// Everything.
+    pub const ALL: Self = Self {
+        tags: true,
+        digests: true,
+        pinned: true,
+    };
 }
 
 impl Endpoint {
@@ -95,10 +106,7 @@ impl Endpoint {
             namespace: None,
             tls: Tls::default(),
             headers: Vec::new(),
-            serves: Serves {
-                tags: true,
-                digests: true,
-            },
+            serves: Serves::ALL,
             credentials: Some(CredentialKey {
                 host: host.to_owned(),
                 repository: repository.to_owned(),

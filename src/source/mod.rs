@@ -31,6 +31,7 @@ mod mirrors;
 mod network;
 mod options;
 mod pace;
+mod problems;
 mod race;
 mod redact;
 mod registry;
@@ -158,6 +159,7 @@ fn open_registry(
     digest: Option<Digest>,
     options: &Options,
 ) -> Result<Arc<dyn BlobSource>, SourceError> {
+    let problems = Arc::<problems::Problems>::default();
     let mirrored = |options: &Options| -> Result<Arc<dyn BlobSource>, SourceError> {
         let hosts = endpoints.iter().map(|endpoint| {
             Ok(Host {
@@ -168,7 +170,8 @@ fn open_registry(
             })
         });
         let hosts = hosts.collect::<Result<_, SourceError>>()?;
-        Ok(Arc::new(Mirrored::new(hosts, digest.is_some())))
+        let problems = Arc::clone(&problems);
+        Ok(Arc::new(Mirrored::new(hosts, digest.is_some(), problems)))
     };
     let spare = Options {
         network: options.network.spare(),

@@ -27,12 +27,16 @@ use crate::layer::{
     Codec, Content, ContentResult, LayerError, LayerIndex, Piece, ScanError, ScannedSpan, Scanner,
 };
 use crate::oci::{Descriptor, Digest, Digester};
-use crate::source::BlobSource;
+use crate::source::{BlobSource, Provenance};
 
 /// Pieces of the network waiting for a stage.
 const NETWORK_PIECES: usize = 64;
 /// Decoded pieces (256 KiB each) between the second and the third stage.
 const DECODED_PIECES: usize = 8;
+
+/// Times that a blob is streamed when its bytes are wrong: as many hosts as anybody lists, and a second time for the
+/// last one.
+const MAX_ATTEMPTS: u32 = 8;
 
 /// How far a download is, to be looked at while it runs. Bytes of the blob.
 #[derive(Debug, Default)]
@@ -74,7 +78,7 @@ impl Progress {
 /// the disk is full. Who has the files open sees nothing of it.
 ///
 /// What a pull that was broken off has left of the blob is not fetched again; with `keep` this leaves the same if
-/// it is broken off.
+/// it is broken off. If the blob's hash is wrong it is begun anew, as long as somebody may have the right bytes.
 pub(super) async fn index_layer(
     store: &Store,
     source: Arc<dyn BlobSource>,
@@ -83,27 +87,48 @@ pub(super) async fn index_layer(
     keep: bool,
     progress: &Progress,
 ) -> Result<LayerIndex, StoreError> {
-    let mut partial = PartialBlob::open(dir, blob.size, keep)?;
-    let result = stream_layer(store, &source, blob, dir, &partial, keep, progress).await;
-    let was_used = partial.length() > 0;
-    if let Err(StoreError::Fetch { .. }) = result {
-        return result;
-    }
-    // Used up, or of no use: then these bytes would never become a layer.
-    partial.remove()?;
-    if matches!(result, Err(StoreError::Corrupt { .. })) && was_used {
-        tracing::warn!(
-            "layer {}: what an earlier pull left is damaged, fetching all of it anew",
-            blob.digest.short()
-        );
-        let mut anew = PartialBlob::open(dir, blob.size, keep)?;
-        let result = stream_layer(store, &source, blob, dir, &anew, keep, progress).await;
-        if !matches!(result, Err(StoreError::Fetch { .. })) {
-            anew.remove()?;
+    let short = blob.digest.short();
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let mut partial = PartialBlob::open(dir, blob.size, keep)?;
+        let began_here = partial.length() > 0;
+        let provenance = Provenance::default();
+        let attempt = Attempt {
+            partial: &partial,
+            keep,
+            provenance: &provenance,
+        };
+        let result = stream_layer(store, &source, blob, dir, &attempt, progress).await;
+        if let Err(StoreError::Fetch { .. }) = result {
+            return result;
         }
-        return result;
+        // Used up, or of no use: then these bytes would never become a layer.
+        partial.remove()?;
+        let Err(StoreError::Corrupt { .. }) = result else {
+            return result;
+        };
+        if began_here {
+            // Whoever gave the rest may well be right.
+            tracing::warn!(
+                "layer {short}: what an earlier pull left is damaged, fetching all of it anew"
+            );
+        } else if attempts < MAX_ATTEMPTS && source.reject(blob, 0, &provenance) {
+            tracing::warn!("layer {short}: wrong bytes came, fetching all of it anew");
+        } else {
+            return result;
+        }
     }
-    result
+}
+
+/// What a layer is streamed with, this time.
+struct Attempt<'a> {
+    /// What is here already.
+    partial: &'a PartialBlob,
+    /// Whether to add to that.
+    keep: bool,
+    /// Takes in who gave the rest.
+    provenance: &'a Provenance,
 }
 
 /// Streams the blob through the stages: what `partial` has of it from there, the rest from `source`.
@@ -112,11 +137,11 @@ async fn stream_layer(
     source: &Arc<dyn BlobSource>,
     blob: &Descriptor,
     dir: &Path,
-    partial: &PartialBlob,
-    keep: bool,
+    attempt: &Attempt<'_>,
     progress: &Progress,
 ) -> Result<LayerIndex, StoreError> {
     let layer = blob.digest;
+    let partial = attempt.partial;
     progress.begin(partial.length());
     let data = NewData::create(dir)?;
     let (to_hash, hash_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
@@ -131,7 +156,7 @@ async fn stream_layer(
         tokio::task::spawn_blocking(move || content_stage(&content_input, &recycle, &writer));
 
     let (to_keep, keep_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
-    let keeper = keep.then(|| partial.keep(keep_input));
+    let keeper = attempt.keep.then(|| partial.keep(keep_input));
 
     let budget = Arc::clone(&store.parts_ahead);
     let mut stream = BlobStream::new(Arc::clone(source), blob.clone(), partial.length(), budget);
@@ -161,6 +186,7 @@ async fn stream_layer(
         }
     };
     drop((to_hash, to_scan, to_keep));
+    attempt.provenance.add(&stream.provenance());
     if let Some(keeper) = keeper {
         keeper.await.map_err(|_| StoreError::Worker("keeping"))?;
     }

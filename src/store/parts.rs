@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::oci::Descriptor;
-use crate::source::{BlobSource, SourceError};
+use crate::source::{BlobSource, Provenance, SourceError};
 
 /// Size of a part: at 200 Mbit/s 160 ms of transfer, several times a usual round trip.
 const PART_SIZE: u64 = 4 << 20;
@@ -35,6 +35,7 @@ pub(super) struct BlobStream {
     parts: VecDeque<Part>,
     /// Whether anything has come yet: until then nobody knows whether the server has ranges at all.
     answered: bool,
+    provenance: Provenance,
 }
 
 struct Part {
@@ -59,7 +60,13 @@ impl BlobStream {
             next: start,
             parts: VecDeque::new(),
             answered: false,
+            provenance: Provenance::default(),
         }
+    }
+
+    /// Who gave the bytes; known of all of them after the last.
+    pub(super) fn provenance(&self) -> Provenance {
+        self.provenance.clone()
     }
 
     /// The next bytes of the blob, in order; `None` after the last.
@@ -115,6 +122,7 @@ impl BlobStream {
     fn start(&self, range: Range<u64>, permit: Option<OwnedSemaphorePermit>, bound: usize) -> Part {
         let (sender, pieces) = mpsc::channel(bound);
         let (source, blob) = (Arc::clone(&self.source), self.blob.clone());
+        let provenance = self.provenance.clone();
         let task = tokio::spawn(async move {
             match source.open(&blob, range).await {
                 Ok(mut stream) => {
@@ -124,6 +132,8 @@ impl BlobStream {
                             return;
                         }
                     }
+                    // Before the sender is dropped, which is how the end of the part is known.
+                    provenance.add(&stream.provenance());
                 }
                 Err(err) => {
                     // The receiver may be gone, which is as good an end.

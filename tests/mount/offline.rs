@@ -183,15 +183,6 @@ fn an_uncached_read_says_why_it_fails() {
     };
     world.evict();
     world.registry = Registry::start();
-    let log = |mount: &Mount| {
-        let path = world.path(&format!("imgfs/{}.log", mount.pid));
-        let path = if path.exists() {
-            path
-        } else {
-            format!("/run/imgfs/{}.log", mount.pid).into()
-        };
-        std::fs::read_to_string(path).unwrap()
-    };
     for (options, words) in [
         (&["--read-timeout", "1s"][..], "cannot connect to"),
         (&["--pull=never"], "not in the cache: try again without"),
@@ -203,7 +194,7 @@ fn an_uncached_read_says_why_it_fails() {
         assert_eq!(err.raw_os_error(), Some(libc::EIO), "{err}");
         // The kernel asks twice for what one read(2) wants.
         assert!(before.elapsed() < std::time::Duration::from_millis(1900));
-        let said = log(&mount);
+        let said = world.log(&mount);
         assert!(
             said.contains(words) && said.contains("etc/release"),
             "{said}"

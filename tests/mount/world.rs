@@ -213,6 +213,17 @@ impl World {
         outcome.stderr
     }
 
+    /// What a mount's process has said since the mount was ready.
+    pub fn log(&self, mount: &Mount) -> String {
+        let path = self.path(&format!("imgfs/{}.log", mount.pid));
+        let path = if path.exists() {
+            path
+        } else {
+            format!("/run/imgfs/{}.log", mount.pid).into()
+        };
+        std::fs::read_to_string(path).unwrap()
+    }
+
     /// The status of a mount.
     pub fn status(&self, mount: &Mount) -> serde_json::Value {
         let outcome = run(self

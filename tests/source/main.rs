@@ -12,6 +12,7 @@ mod contract;
 mod counterparts;
 mod credentials;
 mod faults;
+mod mirrors;
 mod redirects;
 mod resolving;
 mod routes;

@@ -122,7 +122,7 @@ fn imgfs_asks(dir: &Path, reference: &str) -> Vec<Asked> {
         Err(err) => panic!("{reference}: {err}"),
     };
     let serves = |serves: imgfs::source::Serves| match digest {
-        Some(_) => serves.digests,
+        Some(_) => serves.digests && serves.pinned,
         None => serves.tags,
     };
     let asked = endpoints.iter().filter(|endpoint| serves(endpoint.serves));

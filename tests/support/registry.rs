@@ -81,6 +81,7 @@ pub struct Seen {
     pub query: String,
     pub range: Option<String>,
     pub authorization: Option<String>,
+    pub headers: http::HeaderMap,
     pub body: String,
     /// Status of the answer; 0 if there was none.
     pub status: u16,
@@ -90,7 +91,21 @@ pub struct Seen {
 pub struct Registry {
     address: SocketAddr,
     state: Arc<State>,
+    presence: Mutex<Presence>,
+}
+
+/// Whether it can be reached.
+enum Presence {
+    Here(#[expect(dead_code, reason = "ends when dropped")] Serving),
+    /// The port is held, and nobody listens.
+    Away(tokio::net::TcpSocket),
+    Changing,
+}
+
+/// The thread that answers. It ends when this is dropped.
+struct Serving {
     stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -190,28 +205,38 @@ impl Registry {
     /// Starts an empty registry on a free port.
     pub fn start() -> Self {
         let state = Arc::new(State::default());
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let serving = Arc::clone(&state);
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async move {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                tokio::select! {
-                    () = serve(listener, address, serving) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
+        let socket = bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let presence = Presence::Here(Serving::start(socket, address, &state));
         Self {
             address,
             state,
-            stop: Some(stop),
+            presence: Mutex::new(presence),
+        }
+    }
+
+    /// Goes away: open connections end at once, new ones are refused. Its port stays its own.
+    pub fn away(&self) {
+        let mut presence = self.presence.lock().unwrap();
+        // What was served ends here, with all of its connections.
+        *presence = Presence::Changing;
+        let socket = loop {
+            match bind(self.address) {
+                Ok(socket) => break socket,
+                Err(err) if err.kind() == std::io::ErrorKind::AddrInUse => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(err) => panic!("{}: {err}", self.address),
+            }
+        };
+        *presence = Presence::Away(socket);
+    }
+
+    /// Comes back where it was.
+    pub fn back(&self) {
+        let mut presence = self.presence.lock().unwrap();
+        if let Presence::Away(socket) = std::mem::replace(&mut *presence, Presence::Changing) {
+            *presence = Presence::Here(Serving::start(socket, self.address, &self.state));
         }
     }
 
@@ -390,13 +415,51 @@ impl Registry {
     }
 }
 
-impl Drop for Registry {
+impl Serving {
+    fn start(socket: tokio::net::TcpSocket, address: SocketAddr, state: &Arc<State>) -> Self {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let serving = Arc::clone(state);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                let listener = socket.listen(1024).unwrap();
+                ready.send(()).unwrap();
+                tokio::select! {
+                    () = serve(listener, address, serving) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        is_ready.recv().unwrap();
+        Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Serving {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
             // The thread may have ended already.
             let _ended = stop.send(());
         }
+        if let Some(thread) = self.thread.take() {
+            // A panic there was printed.
+            let _panicked = thread.join();
+        }
     }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<tokio::net::TcpSocket> {
+    let socket = tokio::net::TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// Base64 of both, as in `Basic`.

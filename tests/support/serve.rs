@@ -94,6 +94,7 @@ fn record(request: &Request<Bytes>, state: &State) -> usize {
         query: request.uri().query().unwrap_or_default().to_owned(),
         range: text(header::RANGE),
         authorization: text(header::AUTHORIZATION),
+        headers: request.headers().clone(),
         body: String::from_utf8_lossy(request.body()).into_owned(),
         status: 0,
     });

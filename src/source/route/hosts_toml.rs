@@ -175,6 +175,7 @@ fn serves(file: &TextFile, capabilities: &[Spanned<String>]) -> Result<Serves, R
     let mut serves = Serves {
         tags: capabilities.is_empty(),
         digests: capabilities.is_empty(),
+        pinned: true,
     };
     for capability in capabilities {
         match capability.as_ref().to_ascii_lowercase().as_str() {

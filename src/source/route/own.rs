@@ -226,7 +226,7 @@ fn mirror_target(file: &TextFile, mirror: Spanned<MirrorEntry>) -> Result<Target
         headers: headers(file, mirror.headers)?,
         serves: Serves {
             tags: mirror.tags,
-            digests: true,
+            ..Serves::ALL
         },
         credentials: match mirror.credentials {
             CredentialsSetting::Own => Credentials::Own,

@@ -266,7 +266,7 @@ fn mirror_target(
     mirror: &MirrorEntry,
     only_digests: bool,
 ) -> Result<Target, RouteError> {
-    let (tags, digests) = match &mirror.pull_from_mirror {
+    let (tags, pinned) = match &mirror.pull_from_mirror {
         None => (!only_digests, true),
         Some(text) if only_digests && !text.as_ref().is_empty() => {
             let problem = "pull-from-mirror cannot be beside mirror-by-digest-only = true";
@@ -288,7 +288,12 @@ fn mirror_target(
     Ok(Target {
         place: Place::Location(location(file, &mirror.location)?),
         insecure: mirror.insecure,
-        serves: Serves { tags, digests },
+        // What a tag-only mirror may say of a tag it may bring as well; a digest-only one can say nothing wrong.
+        serves: Serves {
+            tags,
+            digests: true,
+            pinned,
+        },
         credentials: Credentials::Own,
         ..Target::default()
     })

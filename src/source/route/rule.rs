@@ -86,10 +86,7 @@ impl Default for Target {
             plain_http: false,
             tls: Tls::default(),
             headers: Vec::new(),
-            serves: Serves {
-                tags: true,
-                digests: true,
-            },
+            serves: Serves::ALL,
             credentials: Credentials::Own,
         }
     }

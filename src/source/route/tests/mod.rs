@@ -8,7 +8,7 @@ mod registries_conf;
 mod short_names;
 
 use super::*;
-use crate::source::endpoint::Tls;
+use crate::source::endpoint::{Serves, Tls};
 
 /// A machine's files below a temporary directory; the user's home is `/home/u`.
 struct Machine {
@@ -113,9 +113,14 @@ fn line(endpoint: &Endpoint) -> String {
     if endpoint.scheme == Scheme::HttpsOrHttp {
         parts.push("or-http".to_owned());
     }
-    match (endpoint.serves.tags, endpoint.serves.digests) {
-        (true, true) => {}
-        (tags, digests) => parts.push(format!("tags={tags} digests={digests}")),
+    match endpoint.serves {
+        Serves::ALL => {}
+        Serves {
+            pinned: false,
+            tags: true,
+            digests: true,
+        } => parts.push("tag-only".to_owned()),
+        Serves { tags, digests, .. } => parts.push(format!("tags={tags} digests={digests}")),
     }
     let Tls {
         unverified,

@@ -47,7 +47,7 @@ fn registries_conf_replaces_prefixes() {
         &[
             &format!("https://mirror-0.example/v2/for-foo/image as=mirror-0.example/for-foo/image <- {file}, mirror 1 of 3 for example.com/foo"),
             &format!("https://mirror-1.example:5000/v2/mirrors/foo/image or-http tags=false digests=true unverified as=mirror-1.example:5000/mirrors/foo/image <- {file}, mirror 2 of 3 for example.com/foo"),
-            &format!("https://localhost:5000/v2/image or-http tags=true digests=false unverified as=localhost:5000/image <- {file}, mirror 3 of 3 for example.com/foo"),
+            &format!("https://localhost:5000/v2/image or-http tag-only unverified as=localhost:5000/image <- {file}, mirror 3 of 3 for example.com/foo"),
             &format!("https://internal.example/v2/bar/image or-http unverified as=internal.example/bar/image <- {file}, location of example.com/foo"),
         ],
     );
