@@ -39,6 +39,7 @@ mod resolve;
 mod retry;
 pub mod route;
 mod secret;
+mod small_file;
 mod stream;
 mod tags;
 mod transport;

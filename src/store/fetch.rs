@@ -115,31 +115,31 @@ impl LayerReader {
         };
         let wanted = *first..*last + 1;
         let mut waiting = Vec::new();
-        for run in self.plan(wanted, &missing, &mut waiting) {
-            let reader = Arc::clone(self);
-            tokio::spawn(Flight { reader, run }.fetch());
-        }
-        for mut outcome in waiting {
-            let result = outcome.wait_for(Option::is_some).await;
-            // The sender is gone without a word only if its task died.
-            let result = result.map_err(|_| StoreError::Worker("fetch"))?;
-            if let Some(Err(err)) = &*result {
-                return Err(StoreError::Shared(Arc::clone(err)));
-            }
-        }
-        Ok(())
+        let runs = self.plan(wanted, &missing, &mut waiting);
+        self.fly(runs, waiting).await
     }
 
     /// Fetches the spans `ids`, neighbours that are missing, and nothing ahead of them. Takes as long as it takes: the
     /// source gives up where nothing comes any more.
     pub(super) async fn fetch_exactly(self: &Arc<Self>, ids: &[usize]) -> Result<(), StoreError> {
         let mut waiting = Vec::new();
-        for run in self.plan_exactly(ids, ids, &mut waiting) {
+        let runs = self.plan_exactly(ids, ids, &mut waiting);
+        self.fly(runs, waiting).await
+    }
+
+    /// Starts these runs and waits until all that is waited for has landed.
+    async fn fly(
+        self: &Arc<Self>,
+        runs: Vec<Run>,
+        waiting: Vec<watch::Receiver<Outcome>>,
+    ) -> Result<(), StoreError> {
+        for run in runs {
             let reader = Arc::clone(self);
             tokio::spawn(Flight { reader, run }.fetch());
         }
         for mut outcome in waiting {
             let result = outcome.wait_for(Option::is_some).await;
+            // The sender is gone without a word only if its task died.
             let result = result.map_err(|_| StoreError::Worker("fetch"))?;
             if let Some(Err(err)) = &*result {
                 return Err(StoreError::Shared(Arc::clone(err)));

@@ -6,7 +6,6 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use base64::Engine;
@@ -17,9 +16,7 @@ use super::keys::{keys, normalise};
 use super::places::{CredentialFile, Form};
 use super::{Credential, CredentialsError};
 use crate::source::secret::Secret;
-
-/// Largest credential file read, in bytes; protects memory.
-const MAX_FILE: u64 = 1 << 20;
+use crate::source::small_file::{MAX_FILE, Unreadable, read_small_file};
 
 /// What a file says.
 #[derive(Debug)]
@@ -165,33 +162,15 @@ pub(super) fn encode_pair(username: &str, password: &Secret) -> String {
 
 /// A file's bytes; `None` if it is not there or blank.
 pub(super) fn read_bounded(path: &Path) -> Result<Option<Vec<u8>>, CredentialsError> {
-    let failed = |cause| CredentialsError::Read {
-        file: path.to_owned(),
-        cause,
-    };
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(cause) if is_absent(&cause) => return Ok(None),
-        Err(cause) => return Err(failed(cause)),
-    };
-    let mut body = Vec::new();
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut body)
-        .map_err(failed)?;
-    if body.len() as u64 > MAX_FILE {
-        return Err(CredentialsError::TooLarge {
-            file: path.to_owned(),
+    let file = path.to_owned();
+    let body = read_small_file(path).map_err(|err| match err {
+        Unreadable::Io(cause) => CredentialsError::Read { file, cause },
+        Unreadable::TooLarge => CredentialsError::TooLarge {
+            file,
             limit: MAX_FILE,
-        });
-    }
-    Ok((!body.iter().all(u8::is_ascii_whitespace)).then_some(body))
-}
-
-fn is_absent(cause: &io::Error) -> bool {
-    matches!(
-        cause.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+        },
+    })?;
+    Ok(body.filter(|body| !body.iter().all(u8::is_ascii_whitespace)))
 }
 
 pub(super) fn not_json(path: &Path, cause: &serde_json::Error) -> CredentialsError {

@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::RouteError;
-use super::text_file::is_absent;
 use crate::source::endpoint::Tls;
+use crate::source::small_file::is_absent;
 
 /// What a directory has.
 #[derive(Debug, Default)]

@@ -20,8 +20,9 @@ use super::configuration::Registries;
 use super::error::RouteError;
 use super::rule::{Credentials, Place, Rule, Target, check_location};
 use super::short_names::{Alias, Search};
-use super::text_file::{TextFile, is_absent};
+use super::text_file::TextFile;
 use crate::source::endpoint::Serves;
+use crate::source::small_file::is_absent;
 
 /// All files together.
 #[derive(Debug, Default)]

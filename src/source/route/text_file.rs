@@ -1,7 +1,6 @@
 //! Configuration files as text: read whole, bounded, with errors that name file and line.
 
 use std::fmt;
-use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -10,10 +9,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, MapAccess, Visitor};
 
 use super::error::RouteError;
-
-/// Largest configuration file read, in bytes; protects memory. The list of short names that distributions ship
-/// has a few KiB.
-const MAX_FILE: u64 = 1 << 20;
+use crate::source::small_file::{MAX_FILE, Unreadable, read_small_file};
 
 /// A file's content.
 #[derive(Debug)]
@@ -26,26 +22,15 @@ pub(super) struct TextFile {
 impl TextFile {
     /// Reads a file; `None` if there is none.
     pub(super) fn read(path: &Path) -> Result<Option<Self>, RouteError> {
-        let read_error = |cause| RouteError::Read {
-            file: path.to_owned(),
-            cause,
-        };
-        let file = match std::fs::File::open(path) {
-            Ok(file) => file,
-            Err(cause) if is_absent(&cause) => return Ok(None),
-            Err(cause) => return Err(read_error(cause)),
-        };
-        let mut bytes = Vec::new();
-        file.take(MAX_FILE + 1)
-            .read_to_end(&mut bytes)
-            .map_err(read_error)?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(RouteError::TooLarge {
-                file: path.to_owned(),
+        let file = path.to_owned();
+        let bytes = read_small_file(path).map_err(|err| match err {
+            Unreadable::Io(cause) => RouteError::Read { file, cause },
+            Unreadable::TooLarge => RouteError::TooLarge {
+                file,
                 limit: MAX_FILE,
-            });
-        }
-        Self::from_bytes(path, bytes).map(Some)
+            },
+        })?;
+        bytes.map(|bytes| Self::from_bytes(path, bytes)).transpose()
     }
 
     /// Takes bytes for a file's.
@@ -106,14 +91,6 @@ impl TextFile {
 
 fn line_of(before: &[u8]) -> usize {
     before.split(|byte| *byte == b'\n').count()
-}
-
-/// Whether an error only says that there is no such file.
-pub(super) fn is_absent(cause: &io::Error) -> bool {
-    matches!(
-        cause.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
 }
 
 /// A parser's words without the offending value: headers may be secrets.
