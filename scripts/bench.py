@@ -27,7 +27,7 @@ CACHE = os.path.join(BENCH, "cache")
 PLAIN = os.path.join(BENCH, "plain")  # golang as umoci unpacks it, on the disk's own filesystem
 
 ROUND_TRIP = 0.040
-SECTIONS = ("first-shaped", "first-local", "second", "lazy", "local", "million")
+SECTIONS = ("first-shaped", "first-local", "second", "lazy", "local", "million", "crawl")
 COLUMNS = ("imgfs", "podman", "containerd", "umoci", "ext4 or floor")
 
 
@@ -463,9 +463,9 @@ def lazy(rounds):
         imgfs_unmount()
         return result
 
-    for name in ("golang", "python"):
-        fill_cache(name)
-        imgfs_mount(reference(SHAPED, name))
+    fill_cache("golang")
+    for registry, name in ((LOCAL, "python"), (SHAPED, "golang"), (SHAPED, "python")):
+        imgfs_mount(reference(registry, name))
         imgfs_unmount()
     for _ in range(rounds):
         seconds, total, megabytes, count = once("golang", ["/usr/bin/go", "version"])
@@ -534,6 +534,52 @@ def unpack_plain():
     peer.reset()
     with open(stamp, "w") as file:
         file.write(wanted)
+
+
+def crawl(rounds):
+    """One of eight connections gives 1 MiB/s: a first contact over 200 Mbit/s, and over the loopback's speed."""
+    for where, mbit in (("200 Mbit/s", 200), ("2 Gbit/s", 2000)):
+        healthy = Row(f"first contact, {where}: ready, all connections healthy")
+        crawling = Row(
+            f"first contact, {where}: ready, one of eight at 1 MiB/s",
+            "s",
+            "<= 1.3 x healthy",
+            lambda median, healthy=healthy: median("imgfs") <= 1.3 * healthy.median("imgfs"),
+        )
+        more = Row(f"first contact, {where}: bytes more for that", "MB")
+        requests = Row(f"first contact, {where}: requests more for that", "")
+        for _ in range(rounds):
+            bytes_healthy, requests_healthy = crawl_once(mbit, 0, healthy)
+            bytes_crawling, requests_crawling = crawl_once(mbit, 8, crawling)
+            more.add("imgfs", bytes_crawling - bytes_healthy)
+            requests.add("imgfs", requests_crawling - requests_healthy)
+
+
+def crawl_once(mbit, every, row):
+    """A first contact through a proxy of its own; megabytes and requests."""
+    port, control = 5420, 5421
+    options = ["--listen", str(port), "--to", LOCAL.split(":")[1], "--control", str(control)]
+    options += ["--mbit", str(mbit), "--crawl-every", str(every)]
+    proxy = subprocess.Popen([os.path.join(os.path.dirname(__file__), "shaping-proxy"), *options])
+    try:
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{control}/").close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        imgfs_unmount()
+        fresh(CACHE)
+        prepare_first_contact()
+        traffic = Traffic(LOCAL)
+        row.add("imgfs", imgfs_mount(reference(f"127.0.0.1:{port}"))[0])
+        with urllib.request.urlopen(f"http://127.0.0.1:{control}/") as answer:
+            down = json.load(answer)["down"] / 1e6
+        imgfs_unmount()
+        return down, traffic.requests()
+    finally:
+        proxy.terminate()
+        proxy.wait()
 
 
 def local(rounds):
@@ -665,6 +711,8 @@ def main():
             local(rounds(5))
         if "million" in wanted:
             million(rounds(5))
+        if "crawl" in wanted:
+            crawl(rounds(3))
     finally:
         save_results()
         print_table()
