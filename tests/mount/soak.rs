@@ -1,9 +1,11 @@
-//! 10,000 reads over a network where one request in four goes wrong: no wrong byte comes back.
+//! 10,000 reads over a network where one request in four goes wrong: no wrong byte comes back. Half of them with a
+//! registry that redirects to a storage, whose URLs expire all the time, as tokens do.
 
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::*;
+use crate::support::registry::Registry;
 
 /// Files of the image, each of several spans.
 const FILES: usize = 8;
@@ -11,6 +13,12 @@ const FILE_SIZE: usize = 5 << 20;
 const ROUNDS: usize = 20;
 const READERS: usize = 8;
 const READS: usize = 10_000;
+/// What goes wrong when: the same for the same number and order of requests.
+const SEED: u64 = 0;
+/// The first round with redirects and tokens.
+const REDIRECTED: usize = ROUNDS / 2;
+/// Requests after which URLs and tokens are good for nothing.
+const LIFE: usize = 5;
 
 /// What may happen to a request. Most of it passes at once; what stalls costs two seconds each.
 fn faults() -> Vec<Fault> {
@@ -49,6 +57,21 @@ fn place(number: usize) -> (usize, u64, usize) {
     (file, offset, length)
 }
 
+/// Lets URLs and tokens expire now and then until it is `done`; how often.
+fn expire(registry: &Registry, storage: &Registry, done: &AtomicBool) -> usize {
+    let mut times = 0;
+    while !done.load(Ordering::Relaxed) {
+        if storage.requests().len() >= LIFE {
+            storage.forget_requests();
+            storage.expire_urls();
+            registry.revoke_tokens();
+            times += 1;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    times
+}
+
 #[test]
 fn no_wrong_byte_in_10_000_reads_over_a_bad_network() {
     let Some(world) = World::mounting() else {
@@ -66,14 +89,27 @@ fn no_wrong_byte_in_10_000_reads_over_a_bad_network() {
     let reference = world.put(&host_image(layers.collect()));
     world.mount(&reference, &[]).end(&world);
     let (read, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let mut struck = 0;
+    let storage = Registry::start();
+    let (mut struck, mut expired) = (0, 0);
     for round in 0..ROUNDS {
         world.evict();
+        let redirected = round >= REDIRECTED;
+        if round == REDIRECTED {
+            world.registry.redirect_blobs_to(&storage);
+            world.registry.require_token(None);
+        }
         let mount = world.mount(&reference, &[]);
-        world.registry.chaos(round as u64, 4, &faults());
+        let blobs = if redirected {
+            &storage
+        } else {
+            &world.registry
+        };
+        blobs.chaos(SEED + round as u64, 4, &faults());
         let next = AtomicUsize::new(round * READS / ROUNDS);
+        let done = AtomicBool::new(!redirected);
         std::thread::scope(|scope| {
-            for _ in 0..READERS {
+            scope.spawn(|| expired += expire(&world.registry, &storage, &done));
+            let readers = (0..READERS).map(|_| {
                 scope.spawn(|| {
                     loop {
                         let number = next.fetch_add(1, Ordering::Relaxed);
@@ -96,10 +132,18 @@ fn no_wrong_byte_in_10_000_reads_over_a_bad_network() {
                             }
                         }
                     }
-                });
-            }
+                })
+            });
+            let readers: Vec<_> = readers.collect();
+            // A failed one must not keep the others from their end.
+            let results: Vec<_> = readers
+                .into_iter()
+                .map(std::thread::ScopedJoinHandle::join)
+                .collect();
+            done.store(true, Ordering::Relaxed);
+            assert!(results.iter().all(Result::is_ok), "a reader failed");
         });
-        struck += world.registry.clear_faults();
+        struck += blobs.clear_faults();
         // What failed is only not there yet: the next read brings it.
         for (number, bytes) in truth.iter().enumerate() {
             assert!(mount.read(&format!("file{number}")) == *bytes);
@@ -107,8 +151,11 @@ fn no_wrong_byte_in_10_000_reads_over_a_bad_network() {
         mount.end(&world);
     }
     let (read, failed) = (read.into_inner(), failed.into_inner());
-    println!("{read} reads were right, {failed} failed, {struck} requests went wrong");
+    println!(
+        "{read} reads were right, {failed} failed, {struck} requests went wrong, URLs and tokens expired {expired} times"
+    );
     assert_eq!(read + failed, READS);
+    assert!(expired > 20, "URLs and tokens expired {expired} times");
     assert!(struck > 100, "{struck} requests went wrong");
     // Only wrong bytes from the only host, twice for the same place, are an error at once.
     assert!(failed < READS / 100, "{failed} reads failed");

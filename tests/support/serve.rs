@@ -137,10 +137,12 @@ fn respond(request: &Request<Bytes>, address: SocketAddr, state: &Arc<State>) ->
         (false, _) => On::Blob,
     };
     // With a storage the faults of blobs are the storage's.
-    if let (Some((storage, storage_state)), On::Blob) = (&content.storage, kind)
+    if let (Some((storage, storage_state)), On::Blob) = (content.storage.clone(), kind)
         && !is_storage
         && found.body.is_some()
     {
+        // The storage looks up blobs here while it holds its own.
+        drop(content);
         let signature = storage_state.content.lock().unwrap().signature;
         let digest = path.rsplit('/').next().unwrap_or_default();
         let location = format!("http://{storage}/signed/{digest}?signature=secret{signature}");
@@ -246,8 +248,7 @@ fn find_signed(
         .trim_start_matches("/signed/")
         .parse()
         .map_err(|_| StatusCode::NOT_FOUND)?;
-    // No deadlock: a registry that redirects asks its storage only for the signature, and never at once with
-    // this, as the client follows one after the other.
+    // No deadlock: a registry that redirects holds nothing while it asks its storage for the signature.
     let body = upstream.content.lock().unwrap().blobs.get(&digest).cloned();
     Ok(Found {
         is_manifest: false,
