@@ -2,6 +2,7 @@
 //! of the machine can see, and never the environment.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::sync::OnceLock;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -20,13 +21,26 @@ pub(super) struct UserOptions {
     /// Read the password for it from stdin, one line, instead of asking on the terminal
     #[arg(long, requires = "username")]
     pub password_stdin: bool,
+    /// What was read, for which host: it is asked for once, and is no other host's business.
+    #[arg(skip)]
+    read: OnceLock<(String, Secret)>,
 }
 
 impl UserOptions {
     /// The password for `host`, if a user name is given.
     pub(super) fn password(&self, host: &str) -> anyhow::Result<Option<Secret>> {
-        match &self.username {
-            Some(username) => read_password(self.password_stdin, username, host).map(Some),
+        let Some(username) = &self.username else {
+            return Ok(None);
+        };
+        if self.read.get().is_none() {
+            let password = read_password(self.password_stdin, username, host)?;
+            let _just_looked = self.read.set((host.to_owned(), password));
+        }
+        match self.read.get() {
+            Some((asked_for, password)) if asked_for == host => Ok(Some(password.clone())),
+            Some((asked_for, _)) => bail!(
+                "--username is for one registry: the password for {asked_for} is not sent to {host}"
+            ),
             None => Ok(None),
         }
     }

@@ -63,7 +63,7 @@ impl FromStr for Pull {
 pub struct Request {
     /// The image.
     pub reference: Reference,
-    /// What else a short name may mean: tried in order if that is not there.
+    /// What else a short name may mean: tried in order if that cannot be had.
     pub others: Vec<Reference>,
     /// The platform to choose.
     pub platform: Platform,
@@ -228,7 +228,11 @@ async fn find<T>(
         match find_one(store, request, reference, &complete).await {
             Ok(found) => return Ok((reference.clone(), found)),
             Err(err) if request.others.is_empty() => return Err(err),
-            Err(err) => failures.push(format!("{reference}: {err:#}")),
+            Err(err) => {
+                // As podman does: whatever the reason is, the next one is tried. It may be another image, so say it.
+                tracing::warn!("not {reference}: {err:#}");
+                failures.push(format!("{reference}: {err:#}"));
+            }
         }
     }
     anyhow::bail!("none of these is there:\n  {}", failures.join("\n  "))

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use super::image::Image;
 use super::opened::LayerProgress;
 use crate::oci::{Descriptor, Digest};
-use crate::store::{LayerReader, Progress, Store};
+use crate::store::{LayerPin, LayerReader, Progress, Store};
 
 /// Layers worked on at a time: as many as are streamed at once at first contact.
 const LAYERS_AT_ONCE: usize = 4;
@@ -51,7 +51,8 @@ pub struct PulledLayer {
 /// Pulls images one after the other. What it has pulled is not evicted while it lives.
 pub struct Puller {
     store: Arc<Store>,
-    pulled: HashMap<Digest, Arc<LayerReader>>,
+    /// What was pulled: one open file for each.
+    pulled: HashMap<Digest, LayerPin>,
 }
 
 impl Puller {
@@ -89,8 +90,8 @@ impl Puller {
         // Unpacked it is larger as a rule, but what is certain can be said before anything is fetched.
         let packed = downloads.iter().map(|download| download.blob.size).sum();
         self.check_limit(packed)?;
-        self.open(image, downloads).await?;
-        self.fetch(downloads).await?;
+        let readers = self.open(image, downloads).await?;
+        fetch(readers, downloads).await?;
         let layers: Vec<_> = (distinct(image).iter())
             .map(|blob| pulled_layer(blob, downloads))
             .collect();
@@ -117,7 +118,12 @@ impl Puller {
     }
 
     /// Opens the layers; those without an index are streamed, which brings all of them.
-    async fn open(&mut self, image: &Image, downloads: &[LayerProgress]) -> anyhow::Result<()> {
+    async fn open(
+        &mut self,
+        image: &Image,
+        downloads: &[LayerProgress],
+    ) -> anyhow::Result<HashMap<Digest, Arc<LayerReader>>> {
+        let mut readers = HashMap::new();
         let turns = Arc::new(Semaphore::new(LAYERS_AT_ONCE));
         let mut tasks = JoinSet::new();
         for download in downloads.iter().cloned() {
@@ -138,40 +144,16 @@ impl Puller {
         // The first error ends the others: their tasks are aborted when the set is dropped.
         while let Some(result) = tasks.join_next().await {
             let (digest, reader) = result.context("internal: opening a layer stopped")??;
-            self.pulled.insert(digest, reader);
+            self.pulled.insert(digest, reader.pin());
             self.check_limit(0)?;
+            readers.insert(digest, reader);
         }
-        Ok(())
-    }
-
-    /// Fetches what is missing of the open layers.
-    async fn fetch(&self, downloads: &[LayerProgress]) -> anyhow::Result<()> {
-        let turns = Arc::new(Semaphore::new(LAYERS_AT_ONCE));
-        let mut tasks = JoinSet::new();
-        for download in downloads {
-            // What was streamed just now was written just now.
-            if download.progress.done() == download.blob.size {
-                continue;
-            }
-            let Some(reader) = self.pulled.get(&download.blob.digest).cloned() else {
-                continue;
-            };
-            let (progress, turns): (Arc<Progress>, _) =
-                (Arc::clone(&download.progress), Arc::clone(&turns));
-            tasks.spawn(async move {
-                let _turn = turns.acquire_owned().await;
-                reader.fetch_all(&progress).await
-            });
-        }
-        while let Some(result) = tasks.join_next().await {
-            result.context("internal: fetching a layer stopped")??;
-        }
-        Ok(())
+        Ok(readers)
     }
 
     /// Refuses what would push itself out of the cache: `more` bytes beside all that was pulled.
     fn check_limit(&self, more: u64) -> anyhow::Result<()> {
-        let unpacked: u64 = self.pulled.values().map(|reader| reader.size()).sum();
+        let unpacked: u64 = self.pulled.values().map(|layer| layer.size).sum();
         let (needed, limit) = (unpacked + more, self.store.limit());
         ensure!(
             needed <= limit,
@@ -182,6 +164,34 @@ impl Puller {
         );
         Ok(())
     }
+}
+
+/// Fetches what is missing of the open layers.
+async fn fetch(
+    readers: HashMap<Digest, Arc<LayerReader>>,
+    downloads: &[LayerProgress],
+) -> anyhow::Result<()> {
+    let turns = Arc::new(Semaphore::new(LAYERS_AT_ONCE));
+    let mut tasks = JoinSet::new();
+    for download in downloads {
+        // What was streamed just now was written just now.
+        if download.progress.done() == download.blob.size {
+            continue;
+        }
+        let Some(reader) = readers.get(&download.blob.digest).cloned() else {
+            continue;
+        };
+        let (progress, turns): (Arc<Progress>, _) =
+            (Arc::clone(&download.progress), Arc::clone(&turns));
+        tasks.spawn(async move {
+            let _turn = turns.acquire_owned().await;
+            reader.fetch_all(&progress).await
+        });
+    }
+    while let Some(result) = tasks.join_next().await {
+        result.context("internal: fetching a layer stopped")??;
+    }
+    Ok(())
 }
 
 fn megabytes(bytes: u64) -> String {

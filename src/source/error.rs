@@ -198,6 +198,21 @@ pub enum SourceError {
         /// Its media type.
         media_type: String,
     },
+    /// A host that the registry redirected to does not accept the URL: it expired on the way, or clocks differ.
+    #[error(
+        "{host}: {what}: the storage refuses the URL that the registry redirected to, with status {status}{server}: it \
+         may have expired at once, check the clocks"
+    )]
+    StorageRefused {
+        /// The storage.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// HTTP status.
+        status: u16,
+        /// The server's words.
+        server: ServerMessage,
+    },
     /// A host that failed so often that it is left alone for a while.
     #[error(
         "{host} has not answered for {} s and is asked again soon: {cause}", silent_for.as_secs()
@@ -243,7 +258,10 @@ impl SourceError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { transient, .. } => *transient,
-            Self::Timeout { .. } | Self::Broken { .. } | Self::Resting { .. } => true,
+            Self::Timeout { .. }
+            | Self::Broken { .. }
+            | Self::StorageRefused { .. }
+            | Self::Resting { .. } => true,
             Self::Status { status, .. } => {
                 matches!(status, 408 | 429) || (*status >= 500 && *status != 501)
             }
@@ -267,6 +285,19 @@ impl SourceError {
             | Self::Nesting { .. }
             | Self::NotAnImage { .. }
             | Self::Offline { .. } => false,
+        }
+    }
+
+    /// The same, as a failure that may pass by itself.
+    pub(super) fn passing(self) -> Self {
+        match self {
+            Self::Connect { host, cause, .. } => Self::Connect {
+                host,
+                cause,
+                hint: "",
+                transient: true,
+            },
+            other => other,
         }
     }
 

@@ -5,8 +5,8 @@
 //! Alive ── failures in a row, as many as allowed ──> Dead     nobody asks until the next probe is due
 //!       ── it asks for a pause (Retry-After) ──────> Dead     likewise, for as long as it says
 //! Dead  ── the time has come ──────────────────────> Dead     one asker goes through, the probe
-//!       ── an answer ──────────────────────────────> Alive
-//!       ── another failure ────────────────────────> Dead     twice the time, up to a bound
+//!       ── an answer to the probe ─────────────────> Alive
+//!       ── the probe fails ────────────────────────> Dead     twice the time, up to a bound
 //! ```
 
 use std::sync::{Mutex, PoisonError};
@@ -66,6 +66,8 @@ struct Dead {
     /// Nobody asks before.
     next_probe: Instant,
     wait: Duration,
+    /// Whether a probe is under way. What else comes in was asked before and says nothing new.
+    probed: bool,
 }
 
 /// What an asker is told when nobody is to ask.
@@ -90,6 +92,7 @@ impl Health {
         if now >= dead.next_probe {
             // This one is the probe. Others wait for what comes of it.
             dead.next_probe = now + PROBE_TIME;
+            dead.probed = true;
             return Ok(());
         }
         // A probe under way usually ends soon.
@@ -101,9 +104,12 @@ impl Health {
         })
     }
 
-    /// It answered. Whether that ended its death.
+    /// It answered. Whether that ended its death: only the answer to a probe does.
     pub(super) fn answered(&self) -> bool {
         let mut state = self.lock();
+        if state.dead.as_ref().is_some_and(|dead| !dead.probed) {
+            return false;
+        }
         state.failures = 0;
         state.cause = None;
         state.dead.take().is_some()
@@ -115,6 +121,10 @@ impl Health {
         state.failures = state.failures.saturating_add(1);
         state.cause = Some(err.to_string());
         let asked_for = err.retry_after();
+        if let Some(dead) = state.dead.as_mut().filter(|dead| !dead.probed) {
+            dead.next_probe = dead.next_probe.max(now + asked_for.unwrap_or_default());
+            return false;
+        }
         if state.failures < tolerance.failures() && state.dead.is_none() && asked_for.is_none() {
             return false;
         }
@@ -129,6 +139,7 @@ impl Health {
             since: was_dead.as_ref().map_or(now, |dead| dead.since),
             next_probe: now + wait,
             wait,
+            probed: false,
         });
         was_dead.is_none()
     }

@@ -22,8 +22,8 @@ use super::redact::{printable, redact_url};
 
 /// Most bytes read of an error's body.
 const MAX_ERROR_BODY: u64 = 8 << 10;
-/// Longest wait that a server may ask for; beyond it the error is more useful than the wait.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+/// Longest wait that a server may ask for: a host that asks for more is asked again after this time.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Sends requests for one registry.
 #[derive(Debug)]
@@ -206,16 +206,36 @@ impl Http {
     /// A whole small body.
     pub(super) async fn body(
         &self,
-        mut response: Response,
+        response: Response,
         what: &str,
         limit: u64,
     ) -> Result<Bytes, SourceError> {
         let host = host_of(response.url());
+        let whole = self.whole_body(response, &host, what, limit);
+        // A byte now and then must not hold up everybody who needs this answer.
+        match tokio::time::timeout(self.timeouts.give_up, whole).await {
+            Ok(body) => body,
+            Err(_) => Err(SourceError::Timeout {
+                host: host.clone(),
+                what: what.to_owned(),
+                waited_for: "the whole answer",
+                limit: self.timeouts.give_up,
+            }),
+        }
+    }
+
+    async fn whole_body(
+        &self,
+        mut response: Response,
+        host: &str,
+        what: &str,
+        limit: u64,
+    ) -> Result<Bytes, SourceError> {
         let mut body = BytesMut::new();
-        while let Some(piece) = self.chunk(&mut response, &host, what).await? {
+        while let Some(piece) = self.chunk(&mut response, host, what).await? {
             if (body.len() + piece.len()) as u64 > limit {
                 return Err(SourceError::AnswerTooLarge {
-                    host,
+                    host: host.to_owned(),
                     what: what.to_owned(),
                     limit,
                 });
@@ -229,13 +249,16 @@ impl Http {
     pub(super) async fn server_message(&self, mut response: Response) -> ServerMessage {
         let host = host_of(response.url());
         let mut body = BytesMut::new();
-        // A body that cannot be read leaves the status to speak for itself.
-        while let Ok(Some(piece)) = self.chunk(&mut response, &host, "error").await {
-            body.extend_from_slice(&piece);
-            if body.len() as u64 >= MAX_ERROR_BODY {
-                break;
+        // A body that cannot be read, or not soon, leaves the status to speak for itself.
+        let reading = async {
+            while let Ok(Some(piece)) = self.chunk(&mut response, &host, "error").await {
+                body.extend_from_slice(&piece);
+                if body.len() as u64 >= MAX_ERROR_BODY {
+                    break;
+                }
             }
-        }
+        };
+        let _in_time = tokio::time::timeout(self.timeouts.first_byte, reading).await;
         parse_server_message(&body)
     }
 

@@ -51,7 +51,7 @@ impl Locations {
         Some(location.url.clone())
     }
 
-    /// The registry led there. A URL that expires too soon to be used again is not kept.
+    /// The registry led there.
     pub(super) fn set(&self, blob: Digest, url: Url) {
         let expires = expiry(&url);
         let mut urls = self.lock();

@@ -361,15 +361,17 @@ impl BlobSource for Mirrored {
         let mut blobs = self.blobs();
         let findings = blobs.entry(blob.digest).or_default();
         // Of several who gave bytes any may be the liar: all are left alone, and the last host is asked for all.
+        let known_liars = findings.liars.len();
         findings
             .liars
             .extend(suspects.iter().filter(|host| !is_last(host)));
-        let others = asked
-            .iter()
-            .any(|host| !findings.liars.contains(host) && !is_last(host));
+        let is_news = findings.liars.len() > known_liars;
         let told = findings.last_host.entry(at).or_default();
-        *told += u32::from(suspects.iter().any(is_last));
-        let again = others || *told < LAST_HOSTS_LIES;
+        // Where nobody is known to have given them it may have been anybody.
+        let counts = suspects.iter().any(is_last) || suspects.is_empty();
+        *told += u32::from(counts);
+        // Each time comes nearer to an end: there is a new liar, or the last host has used up one of its chances.
+        let again = is_news || counts && *told < LAST_HOSTS_LIES;
         if !again {
             // The reader is told; whoever asks next starts from the beginning.
             blobs.remove(&blob.digest);

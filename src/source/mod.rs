@@ -162,11 +162,12 @@ fn open_registry(
 ) -> Result<Arc<dyn BlobSource>, SourceError> {
     let problems = Arc::<problems::Problems>::default();
     let mirrored = |options: &Options| -> Result<Arc<dyn BlobSource>, SourceError> {
-        let hosts = endpoints.iter().map(|endpoint| {
+        let hosts = endpoints.iter().enumerate().map(|(position, endpoint)| {
+            let is_last = position + 1 == endpoints.len();
             Ok(Host {
                 name: endpoint.authority.clone(),
                 serves: endpoint.serves,
-                health: options.network.health(&endpoint.authority),
+                health: options.network.health(endpoint, is_last),
                 source: Arc::new(Registry::new(endpoint.clone(), tag, digest, options)?),
             })
         });

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::SourceError;
 use super::auth::{Access, Authenticator};
-use super::endpoint::Tls;
+use super::endpoint::{Endpoint, Tls};
 use super::health::Health;
 use super::pace::Pace;
 
@@ -99,11 +99,17 @@ impl Network {
         limits.clone()
     }
 
-    /// What is known of one host.
-    pub(super) fn health(&self, authority: &str) -> Arc<Health> {
-        let hosts = self.shared.health.lock();
-        let mut hosts = hosts.unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(hosts.entry(authority.to_owned()).or_default())
+    /// What is known of one place. The last one of a list is a host; a mirror is a repository on one, as others may be
+    /// fine there, and the registry itself may be the same host.
+    pub(super) fn health(&self, endpoint: &Endpoint, is_last: bool) -> Arc<Health> {
+        let place = if is_last {
+            endpoint.authority.clone()
+        } else {
+            format!("mirror {}", endpoint.base())
+        };
+        let places = self.shared.health.lock();
+        let mut places = places.unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(places.entry(place).or_default())
     }
 
     /// What lets sources in, with the tokens that it has already.

@@ -9,6 +9,8 @@
 //!                                or where nothing is usual yet, at less than 32 KiB/s
 //! ```
 //!
+//! One that brings next to nothing for long, alone or against another, is given up: the rest is asked for anew.
+//!
 //! Only waiting for the network counts: a reader who takes the bytes slowly makes nobody slow. Nothing that arrived
 //! is asked for twice; what the loser had under way is lost.
 
@@ -36,6 +38,9 @@ const LOOK: Duration = Duration::from_millis(100);
 const OBSERVED: Duration = Duration::from_millis(400);
 /// A transfer that will be over within this time is not worth another connection.
 const NEARLY_DONE: Duration = Duration::from_secs(1);
+/// A transfer that brings less than this in such a time of waiting is given up and begun again where it stands: it would
+/// go on for ever and keep one of the few places that a registry's transfers have.
+const LEAST: (u64, Duration) = (20 << 10, Duration::from_secs(20));
 /// Slow where nothing is usual yet, in bytes per second: slower than any network that images are read over.
 const CRAWL: u64 = 32 << 10;
 /// Second connections for one transfer, one after the other; each has to wait twice as long as the one before.
@@ -157,6 +162,8 @@ struct Runner {
     /// Time spent waiting for it, and the part of that since its last byte.
     waited: Duration,
     waited_in_vain: Duration,
+    /// Position and time of waiting when it was last found to bring enough.
+    brought_enough: (u64, Duration),
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -191,6 +198,7 @@ impl Race {
             answered: None,
             waited: Duration::ZERO,
             waited_in_vain: Duration::ZERO,
+            brought_enough: (self.range.start, Duration::ZERO),
             _permit: permit,
         });
     }
@@ -287,6 +295,7 @@ impl Race {
                         runner.answered = Some(now);
                         // The time until the answer says nothing about speed.
                         runner.waited = Duration::ZERO;
+                        runner.brought_enough.1 = Duration::ZERO;
                         if let RunnerState::Running(stream) = &runner.state {
                             self.provenance.add(&stream.provenance());
                         }
@@ -299,7 +308,34 @@ impl Race {
             self.next_look = now + LOOK;
             self.look();
         }
-        event
+        match (event, self.brings_too_little()) {
+            (Event::Look, Some(number)) => Event::Lost(
+                number,
+                Some(SourceError::Timeout {
+                    host: self.sources[0].describe(),
+                    what: format!("blob {}", self.blob.digest),
+                    waited_for: "more than a few bytes",
+                    limit: LEAST.1,
+                }),
+            ),
+            (event, _) => event,
+        }
+    }
+
+    /// A runner that is to be given up.
+    fn brings_too_little(&mut self) -> Option<usize> {
+        let (least, time) = LEAST;
+        self.runners.iter_mut().position(|runner| {
+            let (position, waited) = runner.brought_enough;
+            if runner.answered.is_none() || runner.waited < waited + time {
+                return false;
+            }
+            if runner.position - position < least {
+                return true;
+            }
+            runner.brought_enough = (runner.position, runner.waited);
+            false
+        })
     }
 
     /// Starts a second runner if the only one is slow.
@@ -307,7 +343,9 @@ impl Race {
         let [runner] = &self.runners[..] else {
             return;
         };
-        if self.started > MAX_RACES || !self.is_slow(runner) {
+        // A server without ranges would give the second one everything from the beginning.
+        let has_ranges = self.sources[0].parallel_ranges() > 1;
+        if self.started > MAX_RACES || !has_ranges || !self.is_slow(runner) {
             return;
         }
         if let Ok(permit) = Arc::clone(&self.races).try_acquire_owned() {

@@ -284,32 +284,48 @@ impl Inner {
         }))
     }
 
-    /// Asks where the blob was last time, else the registry. A foreign host that refuses gets a new URL once.
+    /// Asks where the blob was last time, else the registry.
     async fn find_blob(
         &self,
         blob: &Descriptor,
         request: &Request<'_>,
     ) -> Result<Answer, SourceError> {
-        let cached = self.locations.get(&blob.digest, SystemTime::now());
-        let answer = match &cached {
-            Some(url) => self.transport.request_foreign(url, request).await?,
+        let answer = match self.ask_where_it_was(blob, request).await {
+            Some(answer) => answer,
             None => self.transport.request(request).await?,
         };
-        let answer = if answer.foreign && has_expired(answer.response.status()) {
-            tracing::debug!(
-                "{} refuses the URL it was redirected to: asking {} again",
-                host_of(&answer.url),
-                self.transport.endpoint().authority
-            );
-            self.locations.forget(&blob.digest);
-            self.transport.request(request).await?
-        } else {
-            answer
-        };
+        if answer.foreign && has_expired(answer.response.status()) {
+            let status = answer.response.status().as_u16();
+            let http = &self.transport.http;
+            return Err(SourceError::StorageRefused {
+                host: host_of(&answer.url),
+                what: request.what.to_owned(),
+                status,
+                server: http.server_message(answer.response).await,
+            });
+        }
         if answer.foreign && answer.response.status().is_success() {
             self.locations.set(blob.digest, answer.url.clone());
         }
         Ok(answer)
+    }
+
+    /// Asks the host that the registry redirected to last time. Whatever is wrong there, the registry may know better
+    /// by now.
+    async fn ask_where_it_was(&self, blob: &Descriptor, request: &Request<'_>) -> Option<Answer> {
+        let url = self.locations.get(&blob.digest, SystemTime::now())?;
+        let problem = match self.transport.request_foreign(&url, request).await {
+            Ok(answer) if answer.response.status().is_success() => return Some(answer),
+            Ok(answer) => answer.response.status().to_string(),
+            Err(err) => err.to_string(),
+        };
+        tracing::debug!(
+            "{} does not give what it gave before ({problem}): asking {} again",
+            host_of(&url),
+            self.transport.endpoint().authority
+        );
+        self.locations.forget(&blob.digest);
+        None
     }
 
     fn repository(&self) -> &str {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! a request fails, transient   wait (full jitter, or as long as the server asks), ask again
+//! an answer that makes no sense        the same, once
 //! a body breaks at byte n      ask for the rest from n on; bytes that arrived are never asked for twice
 //! no byte for `give_up`, or `attempts` failures in a row, or anything that is not transient   the error
 //! ```
@@ -47,6 +48,7 @@ impl Retrying {
             give_up: self.give_up,
             count: 0,
             since: None,
+            was_odd: false,
         }
     }
 }
@@ -57,6 +59,8 @@ struct Failures {
     give_up: Duration,
     count: u32,
     since: Option<Instant>,
+    /// Whether an answer came that made no sense.
+    was_odd: bool,
 }
 
 impl Failures {
@@ -64,7 +68,10 @@ impl Failures {
     async fn pause(&mut self, err: SourceError) -> Result<(), SourceError> {
         let since = *self.since.get_or_insert_with(Instant::now);
         self.count += 1;
-        if !err.is_transient() || self.count >= self.policy.attempts {
+        // An answer that makes no sense may be one proxy's slip: once is no habit.
+        let is_odd = matches!(err, SourceError::Protocol { .. } | SourceError::Size { .. });
+        let once_more = is_odd && !std::mem::replace(&mut self.was_odd, true);
+        if !(err.is_transient() || once_more) || self.count >= self.policy.attempts {
             return Err(err);
         }
         let random = RandomState::new().hash_one(0);

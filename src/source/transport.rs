@@ -39,8 +39,10 @@ pub(super) struct Transport {
     endpoint: Endpoint,
     /// The endpoint's headers, marked as sensitive.
     headers: HeaderMap,
-    /// Whether http is spoken.
+    /// Whether http is spoken: the host answered that way, or is to be asked that way.
     plain: AtomicBool,
+    /// Whether TLS was spoken once: then what looks like none is only a broken connection.
+    has_tls: AtomicBool,
 }
 
 /// One request, relative to the repository's URL.
@@ -72,7 +74,7 @@ impl Transport {
         Ok(Self {
             http: Http::new(options.network.clone(), options.timeouts, name, &endpoint),
             auth: options.network.authenticator(Access {
-                api: endpoint.authority.clone(),
+                api: format!("{}{}", endpoint.authority, endpoint.api_path),
                 tls: endpoint.tls.clone(),
                 scheme: endpoint.scheme,
                 repository: endpoint.repository.clone(),
@@ -82,6 +84,7 @@ impl Transport {
             }),
             headers: endpoint_headers(&endpoint)?,
             plain: AtomicBool::new(endpoint.scheme == Scheme::Http),
+            has_tls: AtomicBool::new(false),
             endpoint,
         })
     }
@@ -102,7 +105,7 @@ impl Transport {
 
     /// Sends a request to the registry, authenticates if asked to, and follows redirects.
     pub(super) async fn request(&self, request: &Request<'_>) -> Result<Answer, SourceError> {
-        let mut base = self.base(request.path)?;
+        let mut base = self.base(request.path, self.plain.load(Ordering::Relaxed))?;
         let mut url = base.clone();
         let mut redirects = 0;
         let mut challenged = false;
@@ -122,18 +125,27 @@ impl Transport {
                 .send(request.method.clone(), &url, headers, request.what)
                 .await;
             let response = match sent {
-                Ok(response) => response,
-                Err(SendError { not_tls: true, .. })
-                    if self.endpoint.scheme == Scheme::HttpsOrHttp
-                        && !foreign
-                        && url.scheme() == "https" =>
-                {
+                Ok(response) => {
+                    if !foreign {
+                        self.note_scheme(&url);
+                    }
+                    response
+                }
+                Err(SendError {
+                    not_tls: true,
+                    error,
+                }) if !foreign && url.scheme() == "https" => {
+                    if self.has_tls.load(Ordering::Relaxed) {
+                        return Err(error.passing());
+                    }
+                    if self.endpoint.scheme != Scheme::HttpsOrHttp {
+                        return Err(error);
+                    }
                     tracing::debug!(
-                        "{} does not speak TLS: going on with http",
+                        "{} does not speak TLS: trying http",
                         self.endpoint.authority
                     );
-                    self.plain.store(true, Ordering::Relaxed);
-                    base = self.base(request.path)?;
+                    base = self.base(request.path, true)?;
                     url = base.clone();
                     continue;
                 }
@@ -195,7 +207,8 @@ impl Transport {
     /// The error for an answer that is not what was asked for.
     pub(super) async fn error(&self, answer: Answer, what: &str) -> SourceError {
         match answer.response.status() {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            // Of a storage that the registry redirected to no login would help.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if !answer.foreign => {
                 let server = self.http.server_message(answer.response).await;
                 self.auth.refused(&host_of(&answer.url), server).await
             }
@@ -222,12 +235,17 @@ impl Transport {
             .await
     }
 
-    fn base(&self, path: &str) -> Result<Url, SourceError> {
-        let scheme = if self.plain.load(Ordering::Relaxed) {
-            "http"
+    /// The host answered: from now on it is spoken to in the same way.
+    fn note_scheme(&self, url: &Url) {
+        if url.scheme() == "http" {
+            self.plain.store(true, Ordering::Relaxed);
         } else {
-            "https"
-        };
+            self.has_tls.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn base(&self, path: &str, plain: bool) -> Result<Url, SourceError> {
+        let scheme = if plain { "http" } else { "https" };
         registry_url(scheme, &self.endpoint, path)
     }
 }

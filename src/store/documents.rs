@@ -103,7 +103,7 @@ impl CachedDocuments {
     fn cached(&self, descriptor: &Descriptor) -> Option<ByteStream> {
         // An unreadable cache is as good as an empty one here: the source is asked instead.
         let bytes = self.store.document(&descriptor.digest).ok().flatten()?;
-        Some(ByteStream::of(bytes))
+        (bytes.len() as u64 == descriptor.size).then(|| ByteStream::of(bytes))
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) type Outcome = Option<Result<(), Arc<StoreError>>>;
 #[derive(Default)]
 pub(super) struct Flights {
     state: Mutex<FlightState>,
-    last_failure: LastFailure,
+    pub(super) last_failure: LastFailure,
 }
 
 #[derive(Default)]

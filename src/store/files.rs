@@ -39,13 +39,18 @@ pub(super) struct LayerFiles {
     data: File,
     present: File,
     /// Holds the shared lock.
-    _lock: File,
+    lock: Arc<File>,
 }
 
 /// An exclusive lock, released on drop.
 pub(super) struct Locked(#[expect(dead_code, reason = "held for its lock")] File);
 
 impl LayerFiles {
+    /// Keeps eviction away as long as it lives, with nothing but the lock open.
+    pub(super) fn lock(&self) -> Arc<File> {
+        Arc::clone(&self.lock)
+    }
+
     /// Opens or creates the files of the layer in `dir` and takes the shared lock. Waits at most for an eviction.
     pub(super) async fn open(dir: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
@@ -57,7 +62,7 @@ impl LayerFiles {
         Ok(Self {
             data: open(&dir.join("data"))?,
             present: open(&dir.join("present"))?,
-            _lock: lock,
+            lock: Arc::new(lock),
         })
     }
 

@@ -87,7 +87,8 @@ pub(super) async fn index_layer(
     keep: bool,
     progress: &Progress,
 ) -> Result<LayerIndex, StoreError> {
-    let short = blob.digest.short();
+    let layer = blob.digest;
+    let short = layer.short();
     let mut attempts = 0;
     loop {
         attempts += 1;
@@ -102,6 +103,10 @@ pub(super) async fn index_layer(
         let result = stream_layer(store, &source, blob, dir, &attempt, progress).await;
         if let Err(StoreError::Fetch { .. }) = result {
             return result;
+        }
+        if let Ok(index) = &result {
+            // Before the bytes that were kept go: an end in between must not cost the whole layer.
+            store.keep_index(&layer, index)?;
         }
         // Used up, or of no use: then these bytes would never become a layer.
         partial.remove()?;

@@ -39,7 +39,7 @@ pub use error::StoreError;
 pub use evict::{DEFAULT_LIMIT, Evicted};
 pub use first_contact::Progress;
 pub use patience::{OnError, ReadPolicy};
-pub use reader::{Counters, LayerReader};
+pub use reader::{Counters, LayerPin, LayerReader};
 
 use crate::layer::{IndexError, LayerIndex};
 use crate::oci::{Descriptor, Digest};
@@ -173,9 +173,11 @@ impl Store {
             tracing::info!("layer {layer}: waiting for another process that fetches it");
         })
         .await?;
-        let index = match self.load_index(&blob.digest, false)? {
-            Some(index) => index,
-            None => self.make_index(source, blob, &dir, keep, progress).await?,
+        let index = if let Some(index) = self.load_index(&blob.digest, false)? {
+            index
+        } else {
+            let source = Arc::clone(source);
+            first_contact::index_layer(self, source, blob, &dir, keep, progress).await?
         };
         // Other files now, whoever made them; the old ones' lock kept eviction away until here.
         let new_files = Arc::new(LayerFiles::open(&dir).await?);
@@ -183,25 +185,16 @@ impl Store {
         Ok(self.opened(index, new_files, source, blob))
     }
 
-    /// Streams the blob once and keeps what comes of it.
-    async fn make_index(
-        &self,
-        source: &Arc<dyn BlobSource>,
-        blob: &Descriptor,
-        dir: &Path,
-        keep: bool,
-        progress: &Progress,
-    ) -> Result<LayerIndex, StoreError> {
-        let source = Arc::clone(source);
-        let index = first_contact::index_layer(self, source, blob, dir, keep, progress).await?;
-        let layer = blob.digest;
-        let encoded = index
-            .encode()
-            .map_err(|cause| StoreError::Index { layer, cause })?;
-        if let Err(err) = publish(&self.index_path(&layer), &encoded) {
+    /// Writes down the index of a layer, or says once that nothing can be written.
+    fn keep_index(&self, layer: &Digest, index: &LayerIndex) -> Result<(), StoreError> {
+        let encoded = index.encode().map_err(|cause| StoreError::Index {
+            layer: *layer,
+            cause,
+        })?;
+        if let Err(err) = publish(&self.index_path(layer), &encoded) {
             self.caching_failed(&err);
         }
-        Ok(index)
+        Ok(())
     }
 
     fn opened(

@@ -46,17 +46,19 @@ impl LayerReader {
     /// Makes sure that the spans of the uncompressed bytes `ranges` can be read, without reading ahead of them, as
     /// patiently as one read. What was fetched when it fails is kept, so that another attempt may succeed.
     pub async fn fetch_ranges(self: &Arc<Self>, ranges: &[Range<u64>]) -> Result<(), StoreError> {
-        let first = ranges
-            .first()
-            .map_or(0, |range| self.spans.covering(range.clone()).start);
-        self.patiently(first, || self.fetch_ranges_once(ranges))
-            .await
-    }
-
-    async fn fetch_ranges_once(self: &Arc<Self>, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+        let first = (ranges.first()).map_or(0, |range| self.spans.covering(range.clone()).start);
+        if let Some(err) = self.flights.last_failure.take(first) {
+            return Err(err);
+        }
         for range in ranges {
             let missing = self.missing(self.spans.covering(range.clone())).await?;
-            self.fetch_missing(&missing, None).await?;
+            // Each run has the time of a read: a large program over a slow line takes longer than one.
+            let parallel = self.source.parallel_ranges().max(1);
+            stream::iter(self.runs(&missing).into_iter().map(Ok))
+                .try_for_each_concurrent(parallel, |run| async move {
+                    self.patiently(first, || self.fetch_exactly(&run)).await
+                })
+                .await?;
         }
         Ok(())
     }

@@ -54,6 +54,13 @@ pub struct Counters {
     pub size: u64,
 }
 
+/// A layer that is not evicted while this lives.
+pub struct LayerPin {
+    /// Uncompressed size in bytes.
+    pub size: u64,
+    _lock: Arc<std::fs::File>,
+}
+
 #[derive(Default)]
 pub(super) struct LiveCounters {
     pub(super) fetched: AtomicU64,
@@ -91,6 +98,14 @@ impl LayerReader {
     /// Uncompressed size in bytes.
     pub fn size(&self) -> u64 {
         self.spans.layer_size()
+    }
+
+    /// Keeps what is in the cache of it there, without the files that reading needs.
+    pub fn pin(&self) -> LayerPin {
+        LayerPin {
+            size: self.size(),
+            _lock: self.files.lock(),
+        }
     }
 
     /// What the layer has cost so far. May read the disk.

@@ -32,13 +32,17 @@ async fn redirects_carry_no_credentials_and_are_resolved_again_when_they_expire(
     assert_eq!(get(20..30).await, content()[20..30]);
     assert_eq!(statuses(&registry), [401, 307, 307]);
     assert_eq!(statuses(&storage), [206, 206, 403, 206]);
-    // A storage that goes on refusing is asked once more, not for ever.
+    // A storage that goes on refusing is asked as often as one that fails, each time by a new URL.
     storage.fault_always(On::Blob, Fault::Status(403));
     let err = read(source.as_ref(), &blob, 0..1)
         .await
         .unwrap_err()
         .to_string();
-    assert!(err.contains("refuses access"), "{err}");
+    assert!(err.contains("the storage refuses the URL"), "{err}");
     assert!(!err.contains("secret"), "{err}");
-    assert_eq!(statuses(&storage), [206, 206, 403, 206, 403, 403]);
+    assert_eq!(
+        statuses(&storage),
+        [206, 206, 403, 206, 403, 403, 403, 403, 403]
+    );
+    assert_eq!(statuses(&registry), [401, 307, 307, 307, 307, 307, 307]);
 }
