@@ -24,9 +24,9 @@ fn a_private_authority_is_trusted_where_it_is_named() {
     let Some(world) = World::new(&[]) else { return };
     let front = Front::start(&world, "registry.test", "");
     let refused = |reference: &str| {
-        Client::Imgfs
-            .reads(&world, reference, &[], &[])
-            .fails(1, &["registry.test", "certificate", "--insecure"]);
+        let imgfs = Client::Imgfs.reads(&world, reference, &[], &[]);
+        imgfs.fails(1, &["registry.test", "certificate", "--insecure"]);
+        assert_eq!(imgfs.stderr.lines().count(), 1, "{}", imgfs.stderr);
         let skopeo = Client::Skopeo.reads(&world, reference, &[], &[]);
         skopeo.fails(1, &["x509"]);
     };
