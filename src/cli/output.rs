@@ -16,11 +16,15 @@ pub(super) fn log_warnings() {
     }
 }
 
+/// What is logged if not asked for more. The checker of certificates logs what it returns, and that is our error.
+const USUAL: &str = "imgfs=warn,error,rustls_platform_verifier=off";
+const QUIET: &str = "error,rustls_platform_verifier=off";
+
 /// Starts the log on stderr: warnings, or more if asked for (`IMGFS_LOG` has the last word).
 pub(super) fn start_log(verbose: u8, quiet: bool) {
     let level = match (verbose, quiet) {
-        (0, true) => "error",
-        (0, false) => "imgfs=warn,error",
+        (0, true) => QUIET,
+        (0, false) => USUAL,
         (1, _) => "imgfs=info,warn",
         (2, _) => "imgfs=debug,info",
         _ => "trace",
@@ -36,7 +40,7 @@ pub(super) fn start_log(verbose: u8, quiet: bool) {
     let handle = log.reload_handle();
     let _already_set = RAISE.set(Box::new(move || {
         // The subscriber lives as long as the process.
-        let _gone = handle.reload(EnvFilter::new("imgfs=warn,error"));
+        let _gone = handle.reload(EnvFilter::new(USUAL));
     }));
     // Only a second call in the same process could fail.
     let _already_started = log.try_init();

@@ -10,6 +10,10 @@ use crate::oci::{Digest, ManifestError, PlatformError};
 use super::credentials::CredentialsError;
 use super::route::RouteError;
 
+/// What to do where a registry does not like our certificate, or that there is none.
+pub(super) const CLIENT_CERTIFICATE_HINT: &str =
+    ": show it a client certificate that it accepts, with --cert-dir or in certs.d";
+
 /// Why bytes could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -126,7 +130,7 @@ pub enum SourceError {
         server: ServerMessage,
     },
     /// Another status.
-    #[error("{host}: {what}: unexpected status {status}{server}{}", status_hint(*status))]
+    #[error("{host}: {what}: unexpected status {status}{server}{}", status_hint(*status, server))]
     Status {
         /// Host and port.
         host: String,
@@ -312,8 +316,10 @@ impl SourceError {
 }
 
 /// What to do about a status.
-fn status_hint(status: u16) -> &'static str {
+fn status_hint(status: u16, server: &ServerMessage) -> &'static str {
     match status {
+        // So says nginx, where other servers end the TLS connection.
+        400 if server.0.contains("SSL certificate") => CLIENT_CERTIFICATE_HINT,
         429 => ": the registry limits requests, wait, or log in for a higher limit",
         500..=599 => ": the registry has a problem, try again later",
         _ => "",

@@ -15,7 +15,7 @@ use url::Url;
 
 use super::Traffic;
 use super::endpoint::{Endpoint, Tls};
-use super::error::{ServerMessage, SourceError};
+use super::error::{CLIENT_CERTIFICATE_HINT, ServerMessage, SourceError};
 use super::network::{ClientKey, Network};
 use super::options::Timeouts;
 use super::redact::{printable, redact_url};
@@ -161,7 +161,16 @@ impl Http {
                 tracing::debug!("{} from {}", response.status(), redact_url(url));
                 Ok(response)
             }
-            Ok(Err(cause)) => Err(send_error(&cause, url, what, &self.timeouts)),
+            Ok(Err(cause)) => {
+                let may_be_proxied = key.proxied && environment_has_proxy();
+                Err(send_error(
+                    &cause,
+                    url,
+                    what,
+                    &self.timeouts,
+                    may_be_proxied,
+                ))
+            }
             Err(_) => Err(plain(SourceError::Timeout {
                 host: host_of(url),
                 what: what.to_owned(),
@@ -321,7 +330,38 @@ fn next_cause<'a>(err: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError
     }
 }
 
-fn send_error(cause: &reqwest::Error, url: &Url, what: &str, timeouts: &Timeouts) -> SendError {
+/// What the HTTP client says of a connection that ended before the first request was on it.
+const GONE_AT_ONCE: &str = "channel closed";
+/// With TLS 1.3 a server looks at the client certificate after the client thinks that the connection stands, and
+/// what it says then can get lost. Little else ends connections that early.
+const CLIENT_CERTIFICATE_MAYBE: &str =
+    ": if it wants a client certificate, show it one with --cert-dir or in certs.d";
+
+/// What to do where a proxy may be in between: the HTTP client does not tell whose fault it is.
+const PROXY_HINT: &str = ": check host and port, the network, and the proxy that the environment names \
+    (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY; NO_PROXY lists hosts to be reached without)";
+
+/// Whether the environment names a proxy at all.
+fn environment_has_proxy() -> bool {
+    let variables = [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ];
+    let mut values = variables.iter().filter_map(std::env::var_os);
+    values.any(|value| !value.is_empty())
+}
+
+fn send_error(
+    cause: &reqwest::Error,
+    url: &Url,
+    what: &str,
+    timeouts: &Timeouts,
+    may_be_proxied: bool,
+) -> SendError {
     let host = host_of(url);
     if cause.is_timeout() {
         return SendError {
@@ -335,18 +375,40 @@ fn send_error(cause: &reqwest::Error, url: &Url, what: &str, timeouts: &Timeouts
         };
     }
     let text = innermost(cause);
+    // With TLS 1.3 servers say so only after the handshake.
+    if wants_certificate(&text) {
+        return SendError {
+            error: SourceError::Connect {
+                host,
+                cause: text,
+                hint: CLIENT_CERTIFICATE_HINT,
+                transient: false,
+            },
+            not_tls: false,
+        };
+    }
     if !cause.is_connect() {
+        let cause = if text == GONE_AT_ONCE {
+            format!("the server ended the connection before the request{CLIENT_CERTIFICATE_MAYBE}")
+        } else {
+            text
+        };
         return SendError {
             error: SourceError::Broken {
                 host,
                 what: what.to_owned(),
-                cause: text,
+                cause,
             },
             not_tls: false,
         };
     }
     let failure = ConnectFailure::of(cause);
     let (hint, transient) = match failure {
+        ConnectFailure::Refused | ConnectFailure::Name | ConnectFailure::Other
+            if may_be_proxied =>
+        {
+            (PROXY_HINT, true)
+        }
         ConnectFailure::Refused => (": nothing listens there, check host and port", true),
         ConnectFailure::Name => (": check the spelling of the host, and the network", true),
         ConnectFailure::Certificate => (
@@ -368,6 +430,13 @@ fn send_error(cause: &reqwest::Error, url: &Url, what: &str, timeouts: &Timeouts
         },
         not_tls: failure == ConnectFailure::NotTls,
     }
+}
+
+/// Whether the server ended the connection because of the client certificate: none, or not one it accepts. By the
+/// words, since the error of TLS itself does not get through HTTP/2.
+fn wants_certificate(text: &str) -> bool {
+    let alert = text.split_once("received fatal alert: ");
+    alert.is_some_and(|(_, alert)| alert.contains("Certificate") || alert.contains("UnknownCA"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -448,14 +517,21 @@ fn parse_server_message(body: &[u8]) -> ServerMessage {
         details
     } else {
         let text = String::from_utf8_lossy(body);
-        // Pages made for browsers say nothing here.
         if text.trim_start().starts_with('<') {
-            String::new()
+            title(&text).to_owned()
         } else {
             text.into_owned()
         }
     };
     ServerMessage(printable(&text))
+}
+
+/// The title of a page made for browsers: proxies say there what they have to say.
+fn title(page: &str) -> &str {
+    let title = page.split_once("<title>").map(|(_, rest)| rest);
+    title
+        .and_then(|rest| rest.split_once("</title>"))
+        .map_or("", |(title, _)| title.trim())
 }
 
 #[cfg(test)]
@@ -479,6 +555,18 @@ mod tests {
     }
 
     #[test]
+    fn refusals_of_certificates_are_known_by_their_alert() {
+        let check = |text: &str, expected: bool| {
+            assert_eq!(wants_certificate(text), expected, "{text}");
+        };
+        check("received fatal alert: CertificateRequired", true);
+        check("received fatal alert: BadCertificate", true);
+        check("received fatal alert: UnknownCA", true);
+        check("received fatal alert: HandshakeFailure", false);
+        check("invalid peer certificate: UnknownIssuer", false);
+    }
+
+    #[test]
     fn servers_words_are_read_from_json_or_text() {
         let check = |body: &str, expected: &str| {
             let message = parse_server_message(body.as_bytes());
@@ -496,6 +584,8 @@ mod tests {
             " (incorrect username)",
         );
         check("<html>", "");
+        check("<html><title>unfinished", "");
+        check("<html>\r\n<head><title>400 No</title></head>", " (400 No)");
         check("plain words\n", " (plain words)");
     }
 }
