@@ -198,6 +198,29 @@ mod tests {
     }
 
     #[test]
+    fn only_the_probe_says_something_new() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        // Eight transfers that break together are one failure.
+        let health = Health::default();
+        for _ in 0..8 {
+            health.failed(&failure(None), Tolerance::Replaceable, start);
+        }
+        assert_eq!(health.admit(at(10)), Ok(()));
+        // What was sent before a server asked for a pause neither ends the pause nor shortens it.
+        let health = Health::default();
+        health.failed(&failure(Some(30)), Tolerance::Last, start);
+        assert!(!health.answered());
+        health.failed(&failure(None), Tolerance::Last, start);
+        health.failed(&failure(Some(7)), Tolerance::Last, start);
+        assert!(health.admit(at(29)).is_err());
+        health.failed(&failure(Some(60)), Tolerance::Last, start);
+        assert!(health.admit(at(59)).is_err());
+        assert_eq!(health.admit(at(60)), Ok(()));
+        assert!(health.answered());
+    }
+
+    #[test]
     fn waits_between_probes_are_bounded() {
         let health = Health::default();
         let mut now = Instant::now();

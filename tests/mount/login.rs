@@ -406,3 +406,20 @@ fn secrets_are_nowhere() {
     }
     assert!(scanned > 100_000, "{scanned} bytes looked at");
 }
+
+/// Each image read the password anew, and the second found none.
+#[test]
+fn one_password_is_for_all_images_of_its_registry_and_no_other() {
+    let (world, reference) = world();
+    world.registry.put_image("other", "t", &sample());
+    let other = world.registry.reference("other:t");
+    let pull = ["pull", "--username", "user", "--password-stdin"];
+    let arguments = [&pull[..], &[&reference, &other]].concat();
+    with_password(&world, &arguments, "hunter2").fails(0, &["pulled", "other:t"]);
+    let elsewhere = crate::support::registry::Registry::start();
+    let foreign = elsewhere.reference("r:t");
+    let arguments = [&pull[..], &[&reference, &foreign]].concat();
+    with_password(&world, &arguments, "hunter2").fails(1, &["is not sent to", &elsewhere.host()]);
+    let sent = elsewhere.requests();
+    assert!(sent.is_empty(), "{sent:?}");
+}

@@ -423,3 +423,21 @@ fn cached_bytes(world: &World, blob: &[u8]) -> u64 {
         .join("data");
     data.metadata().map_or(0, |metadata| metadata.len())
 }
+
+/// A config that the cache has was answered from there whatever size the manifest says, again and again.
+#[test]
+fn a_config_with_another_size_than_the_cached_one() {
+    let world = World::new();
+    let image = sample();
+    let reference = world.put(&image);
+    world.imgfs(&["inspect", &reference]).ok();
+    let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();
+    for size in [0, image.blobs[0].len() + 1] {
+        manifest["config"]["size"] = json!(size);
+        let manifest = manifest.to_string();
+        let kind = image.media_type.clone();
+        world.registry.put_manifest("r", "wrong", &kind, manifest);
+        let wrong = world.registry.reference("r:wrong");
+        world.imgfs(&["inspect", &wrong]).fails(1, &["sha256:"]);
+    }
+}

@@ -102,6 +102,7 @@ const ALL: usize = 10;
 
 /// Warnings of this thread, as long as the guard lives.
 fn warnings() -> (tracing::subscriber::DefaultGuard, impl Fn() -> Vec<String>) {
+    super::secrets::keep_places_logging();
     let lines = super::secrets::Log::default();
     let written = lines.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -474,4 +475,54 @@ async fn each_host_is_sent_its_own_credentials_only() {
         // Sent although they are of no use there, as the file says so.
         check("credentials = \"upstream\"", &only, [&["his"], &["his"]]).await;
     }
+}
+
+/// A mirror that only lacked the config was taken for one that might still give it: the registry with the wrong bytes
+/// was asked for ever.
+#[tokio::test]
+async fn the_last_hosts_lies_have_an_end_whatever_the_mirrors_do() {
+    let hosts = Hosts::new(2);
+    hosts.mirrors[0].fault_always(On::Blob, Fault::Status(404));
+    hosts.mirrors[1].fault_always(On::Any, Fault::Drop);
+    hosts.origin.fault_always(On::Blob, Fault::Corrupt);
+    let source = hosts.open(&hosts.own("", &options()));
+    for _ in 0..2 {
+        let err = hosts.read(source.as_ref()).await.unwrap_err();
+        assert!(matches!(err, SourceError::Digest { .. }), "{err}");
+    }
+    let sent = hosts.origin.requests().len();
+    assert!(sent <= 8, "{sent} requests for two attempts");
+    hosts.origin.clear_faults();
+    hosts.read(source.as_ref()).await.unwrap();
+}
+
+/// A mirror on the registry's own host (another project of it) rested, and the registry with it.
+#[tokio::test]
+async fn a_mirror_on_the_registrys_own_host_fails_alone() {
+    let hosts = Hosts::new(0);
+    let text = "[registry.\"ORIGIN\"]\nplain-http = true\n\
+                [[registry.\"ORIGIN\".mirror]]\nlocation = \"ORIGIN/cache\"\nplain-http = true\n";
+    let options = hosts.configured(".config/imgfs/config.toml", text, &options());
+    hosts.origin.fault(On::Any, Fault::Status(403));
+    let source = hosts.open(&options);
+    hosts.read(source.as_ref()).await.unwrap();
+    let requests = hosts.origin.requests();
+    let of_mirror = requests.iter().filter(|seen| seen.path.contains("/cache/"));
+    assert_eq!((of_mirror.count(), requests.len()), (1, ALL + 1));
+}
+
+/// A storage node that is gone was asked until its URL expired, though the registry knew a better one.
+#[tokio::test]
+async fn a_storage_that_is_gone_makes_the_registry_asked_anew() {
+    let registry = Registry::start();
+    let storages = [Registry::start(), Registry::start()];
+    let blob = registry.put_blob(super::faults::content());
+    let source = open(&registry.reference("r"), &options());
+    registry.redirect_blobs_to(&storages[0]);
+    read(source.as_ref(), &blob, 0..10).await.unwrap();
+    registry.redirect_blobs_to(&storages[1]);
+    storages[0].away();
+    let got = read(source.as_ref(), &blob, 10..1000).await.unwrap();
+    assert_eq!(got, super::faults::content()[10..]);
+    assert_eq!(registry.requests().len(), 2);
 }
