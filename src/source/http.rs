@@ -1,9 +1,7 @@
-//! One HTTP request: sent within its time limits, counted, and its failures put into words.
+//! One HTTP request: sent within its time limits and counted.
 //!
 //! Knows neither authentication nor redirects nor retries.
 
-use std::error::Error as StdError;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -15,7 +13,8 @@ use url::Url;
 
 use super::Traffic;
 use super::endpoint::{Endpoint, Tls};
-use super::error::{CLIENT_CERTIFICATE_HINT, ServerMessage, SourceError};
+use super::error::{ServerMessage, SourceError};
+use super::failure::{SendError, environment_has_proxy, innermost, send_error};
 use super::network::{ClientKey, Network};
 use super::options::Timeouts;
 use super::redact::{printable, redact_url};
@@ -65,20 +64,6 @@ impl Counters {
             requests: self.requests.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
         }
-    }
-}
-
-/// A request that brought no answer.
-#[derive(Debug)]
-pub(super) struct SendError {
-    pub(super) error: SourceError,
-    /// The server was reached but did not speak TLS.
-    pub(super) not_tls: bool,
-}
-
-impl From<SendError> for SourceError {
-    fn from(err: SendError) -> Self {
-        err.error
     }
 }
 
@@ -305,178 +290,6 @@ pub(super) fn host_of(url: &Url) -> String {
     }
 }
 
-/// The last cause of an error: the ones around it only repeat that something failed. Says no URL.
-pub(super) fn innermost(err: &(dyn StdError + 'static)) -> String {
-    let mut text = "unknown error".to_owned();
-    for cause in chain(err) {
-        if cause.downcast_ref::<reqwest::Error>().is_none() {
-            text = cause.to_string();
-        }
-    }
-    printable(&text)
-}
-
-fn chain<'a>(
-    err: &'a (dyn StdError + 'static),
-) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(err), |err| next_cause(*err))
-}
-
-fn next_cause<'a>(err: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
-    // An io::Error hides the error it wraps from `source`.
-    match err.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(inner) => Some(inner),
-        None => err.source(),
-    }
-}
-
-/// What the HTTP client says of a connection that ended before the first request was on it.
-const GONE_AT_ONCE: &str = "channel closed";
-/// With TLS 1.3 a server looks at the client certificate after the client thinks that the connection stands, and
-/// what it says then can get lost. Little else ends connections that early.
-const CLIENT_CERTIFICATE_MAYBE: &str =
-    ": if it wants a client certificate, show it one with --cert-dir or in certs.d";
-
-/// What to do where a proxy may be in between: the HTTP client does not tell whose fault it is.
-const PROXY_HINT: &str = ": check host and port, the network, and the proxy that the environment names \
-    (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY; NO_PROXY lists hosts to be reached without)";
-
-/// Whether the environment names a proxy at all.
-fn environment_has_proxy() -> bool {
-    let variables = [
-        "HTTPS_PROXY",
-        "https_proxy",
-        "HTTP_PROXY",
-        "http_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-    ];
-    let mut values = variables.iter().filter_map(std::env::var_os);
-    values.any(|value| !value.is_empty())
-}
-
-fn send_error(
-    cause: &reqwest::Error,
-    url: &Url,
-    what: &str,
-    timeouts: &Timeouts,
-    may_be_proxied: bool,
-) -> SendError {
-    let host = host_of(url);
-    if cause.is_timeout() {
-        return SendError {
-            error: SourceError::Timeout {
-                host,
-                what: what.to_owned(),
-                waited_for: "a connection",
-                limit: timeouts.connect,
-            },
-            not_tls: false,
-        };
-    }
-    let text = innermost(cause);
-    // With TLS 1.3 servers say so only after the handshake.
-    if wants_certificate(&text) {
-        return SendError {
-            error: SourceError::Connect {
-                host,
-                cause: text,
-                hint: CLIENT_CERTIFICATE_HINT,
-                transient: false,
-            },
-            not_tls: false,
-        };
-    }
-    if !cause.is_connect() {
-        let cause = if text == GONE_AT_ONCE {
-            format!("the server ended the connection before the request{CLIENT_CERTIFICATE_MAYBE}")
-        } else {
-            text
-        };
-        return SendError {
-            error: SourceError::Broken {
-                host,
-                what: what.to_owned(),
-                cause,
-            },
-            not_tls: false,
-        };
-    }
-    let failure = ConnectFailure::of(cause);
-    let (hint, transient) = match failure {
-        ConnectFailure::Refused | ConnectFailure::Name | ConnectFailure::Other
-            if may_be_proxied =>
-        {
-            (PROXY_HINT, true)
-        }
-        ConnectFailure::Refused => (": nothing listens there, check host and port", true),
-        ConnectFailure::Name => (": check the spelling of the host, and the network", true),
-        ConnectFailure::Certificate => (
-            ": add the CA to the system's certificates, or use --insecure if you trust the network",
-            false,
-        ),
-        ConnectFailure::NotTls => (
-            ": the server does not speak TLS, use --plain-http if that is intended",
-            false,
-        ),
-        ConnectFailure::Other => ("", true),
-    };
-    SendError {
-        error: SourceError::Connect {
-            host,
-            cause: text,
-            hint,
-            transient,
-        },
-        not_tls: failure == ConnectFailure::NotTls,
-    }
-}
-
-/// Whether the server ended the connection because of the client certificate: none, or not one it accepts. By the
-/// words, since the error of TLS itself does not get through HTTP/2.
-fn wants_certificate(text: &str) -> bool {
-    let alert = text.split_once("received fatal alert: ");
-    alert.is_some_and(|(_, alert)| alert.contains("Certificate") || alert.contains("UnknownCA"))
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ConnectFailure {
-    Refused,
-    Name,
-    Certificate,
-    NotTls,
-    Other,
-}
-
-impl ConnectFailure {
-    fn of(cause: &reqwest::Error) -> Self {
-        if cause.is_dns() {
-            return Self::Name;
-        }
-        for cause in chain(cause) {
-            if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
-                return match tls {
-                    rustls::Error::InvalidCertificate(_) => Self::Certificate,
-                    rustls::Error::InvalidMessage(_) => Self::NotTls,
-                    _ => Self::Other,
-                };
-            }
-            if let Some(io) = cause.downcast_ref::<io::Error>() {
-                match io.kind() {
-                    io::ErrorKind::ConnectionRefused => return Self::Refused,
-                    // Reached, and hung up on the first words of TLS.
-                    io::ErrorKind::UnexpectedEof
-                    | io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe => return Self::NotTls,
-                    _ => {}
-                }
-            }
-        }
-        Self::Other
-    }
-}
-
 /// `Retry-After`: seconds, or an HTTP date.
 pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
@@ -552,18 +365,6 @@ mod tests {
         check("soon", None);
         check("-1", None);
         check("99999999999999999999", None);
-    }
-
-    #[test]
-    fn refusals_of_certificates_are_known_by_their_alert() {
-        let check = |text: &str, expected: bool| {
-            assert_eq!(wants_certificate(text), expected, "{text}");
-        };
-        check("received fatal alert: CertificateRequired", true);
-        check("received fatal alert: BadCertificate", true);
-        check("received fatal alert: UnknownCA", true);
-        check("received fatal alert: HandshakeFailure", false);
-        check("invalid peer certificate: UnknownIssuer", false);
     }
 
     #[test]

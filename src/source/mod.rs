@@ -6,11 +6,14 @@
 //! by who asked for them, against the layer digest or a span digest.
 //!
 //! ```text
-//! open(reference) -> Limited(Retrying(Racing(Mirrored(Registry, ..))))
-//!                                                   limit -> retry -> race -> mirrors -> registry -> transport
-//!                    OciLayout                      choose, file
-//!                    DockerArchive                  choose, file
-//! resolve_image(source, platform)                   indexes, manifest and config, each verified
+//! open(reference) -> Limited(Retrying(Racing(Mirrored(Registry, ..)))), OciLayout or DockerArchive
+//! resolve_image(source, platform)    indexes, manifest and config, each verified
+//!
+//! which hosts are asked       route (configuration files) -> endpoint
+//! in which order, how often   limit -> retry -> race (pace) -> mirrors (health, problems)
+//! one host                    registry (location, tags) -> transport -> auth (challenge, credentials), http (failure)
+//! what all of them share      network
+//! local images                layout, archive -> choose, file
 //! ```
 
 mod archive;
@@ -20,6 +23,7 @@ mod choose;
 mod credentials;
 mod endpoint;
 mod error;
+mod failure;
 mod file;
 mod health;
 mod http;

@@ -190,7 +190,7 @@ fn new_client(key: &ClientKey) -> Result<reqwest::Client, SourceError> {
         builder = builder.identity(identity);
     }
     builder.build().map_err(|cause| SourceError::Client {
-        cause: super::http::innermost(&cause),
+        cause: super::failure::innermost(&cause),
     })
 }
 

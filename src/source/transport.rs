@@ -25,7 +25,8 @@ use super::auth::{Access, Authenticator};
 use super::challenge::parse_challenges;
 use super::endpoint::{Endpoint, Scheme};
 use super::error::SourceError;
-use super::http::{Http, SendError, host_of};
+use super::failure::SendError;
+use super::http::{Http, host_of};
 use super::options::Options;
 
 /// Redirects followed for one request, as Go's client does.
