@@ -220,7 +220,7 @@ fn a_mount_outlives_the_urls_that_the_registry_leads_to() {
     front.forget();
     blobs.forget();
     tokens.forget();
-    reads_slowly(&mount, Duration::from_secs(6));
+    reads_slowly(&mount, Duration::from_secs(9));
     mount.end();
     let led = tokens.count("GET blob redirected") + tokens.count("GET bearer redirected");
     let expired = blobs.count(|request| request.status == 403);
