@@ -6,7 +6,7 @@
 //! ```text
 //! no answer, or no next byte     for the time that the options give
 //! the bytes come                 at less than half the usual speed of this registry, with more than a second to go,
-//!                                or where nothing is usual yet, at less than 32 KiB/s
+//!                                or where nothing is usual yet, at less than 128 KiB/s
 //! ```
 //!
 //! One that brings next to nothing for long, alone or against another, is given up: the rest is asked for anew.
@@ -41,8 +41,8 @@ const NEARLY_DONE: Duration = Duration::from_secs(1);
 /// A transfer that brings less than this in such a time of waiting is given up and begun again where it stands: it would
 /// go on for ever and keep one of the few places that a registry's transfers have.
 const LEAST: (u64, Duration) = (20 << 10, Duration::from_secs(20));
-/// Slow where nothing is usual yet, in bytes per second: slower than any network that images are read over.
-const CRAWL: u64 = 32 << 10;
+/// Slow where nothing is usual yet, in bytes per second: what each of eight connections gets of a line of 8 Mbit/s.
+const CRAWL: u64 = 128 << 10;
 /// Second connections for one transfer, one after the other; each has to wait twice as long as the one before.
 const MAX_RACES: u32 = 4;
 

@@ -107,47 +107,35 @@ pub enum StoreError {
     Shared(Arc<StoreError>),
 }
 
+/// What may come of trying again what failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hope {
+    /// The next attempt goes elsewhere, so that waiting helps nobody.
+    AtOnce,
+    /// It may pass by itself.
+    Later,
+    /// It is the source's, so that somebody's doing may mend it: a login, a repaired registry.
+    IfMended,
+    /// Nothing.
+    Never,
+}
+
 impl StoreError {
-    /// Whether the same may work later without anybody's doing.
-    pub(super) fn may_pass(&self) -> bool {
+    /// What may come of trying the same again.
+    pub(super) fn hope(&self) -> Hope {
         match self {
-            Self::Fetch { cause, .. } | Self::Source(cause) => cause.is_transient(),
-            Self::Span { again, .. } => *again,
-            Self::Deadline { .. } => true,
-            Self::Shared(inner) => inner.may_pass(),
+            Self::Deadline { .. } => Hope::Later,
+            Self::Fetch { cause, .. } | Self::Source(cause) if cause.is_transient() => Hope::Later,
+            Self::Span { again: true, .. } => Hope::AtOnce,
+            Self::Fetch { .. } | Self::Source(_) | Self::Span { .. } => Hope::IfMended,
+            Self::Shared(inner) => inner.hope(),
             Self::Io { .. }
             | Self::Corrupt { .. }
             | Self::Layer { .. }
             | Self::Index { .. }
             | Self::Quarantined { .. }
             | Self::OutOfRange { .. }
-            | Self::Worker(_) => false,
-        }
-    }
-
-    /// Whether it is the source's, so that somebody's doing may mend it: a login, a repaired registry.
-    pub(super) fn is_of_source(&self) -> bool {
-        match self {
-            Self::Fetch { .. } | Self::Source(_) | Self::Span { .. } | Self::Deadline { .. } => {
-                true
-            }
-            Self::Shared(inner) => inner.is_of_source(),
-            Self::Io { .. }
-            | Self::Corrupt { .. }
-            | Self::Layer { .. }
-            | Self::Index { .. }
-            | Self::Quarantined { .. }
-            | Self::OutOfRange { .. }
-            | Self::Worker(_) => false,
-        }
-    }
-
-    /// Whether the next attempt goes elsewhere, so that waiting helps nobody.
-    pub(super) fn is_worth_asking_again_at_once(&self) -> bool {
-        match self {
-            Self::Span { again, .. } => *again,
-            Self::Shared(inner) => inner.is_worth_asking_again_at_once(),
-            _ => false,
+            | Self::Worker(_) => Hope::Never,
         }
     }
 

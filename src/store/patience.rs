@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::StoreError;
+use super::error::Hope;
 use crate::oci::Digest;
 use crate::source::BlobSource;
 
@@ -182,7 +183,11 @@ impl Waiting<'_> {
         }
         let retries = self.patience.retries();
         let ends = *self.patience.ending.borrow();
-        if ends || !(err.may_pass() || retries && err.is_of_source()) {
+        let hope = match err.hope() {
+            Hope::IfMended if !retries => Hope::Never,
+            hope => hope,
+        };
+        if ends || hope == Hope::Never {
             return Err(err);
         }
         if now >= self.next_word {
@@ -195,7 +200,7 @@ impl Waiting<'_> {
             self.deadline = now + self.patience.policy.timeout;
             return Ok(());
         }
-        if err.is_worth_asking_again_at_once() {
+        if hope == Hope::AtOnce {
             return Ok(());
         }
         let wait = self.next_pause();
