@@ -314,7 +314,16 @@ impl Mount {
     /// Unmounts it and waits for the end of its process.
     #[track_caller]
     pub fn end(self, world: &World) {
-        run(world.command(IMGFS).arg("unmount").arg(&self.dir)).ok();
+        // What a test on another thread starts has, between fork and exec, every file of this process open: those that a
+        // reader of this mount had open at that moment keep it busy for so long.
+        wait_for("the unmount", || {
+            let outcome = run(world.command(IMGFS).arg("unmount").arg(&self.dir));
+            if outcome.stderr.contains("Device or resource busy") {
+                return false;
+            }
+            outcome.ok();
+            true
+        });
         self.has_ended();
     }
 
