@@ -217,6 +217,8 @@ impl World {
             .arg(format!("--net=/proc/{pid}/ns/net"))
             // unshare itself is outside, its children are inside.
             .arg(format!("--pid=/proc/{pid}/ns/pid_for_children"))
+            // Entering a mount namespace leads to its root, which is not ours in a chroot.
+            .arg(format!("--root=/proc/{pid}/root"))
             .arg(program)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
