@@ -88,17 +88,20 @@ def toc(layer_size=4096):
     return b"".join(struct.pack("<Q", len(part)) + part for part in (records, strings, extents, xattrs))
 
 
-def index(checkpoints):
-    """checkpoints: (kind, bits, window, compressed start, compressed end) of each span of 512 bytes."""
+def index(checkpoints, chunks=b""):
+    """checkpoints: (kind, bits, window, compressed start, compressed end) of each span of 512 bytes. With chunks, each
+    span has one."""
     records, windows, end = b"", b"", 0
     for kind, bits, window, start, stop in checkpoints:
         end += 512
-        records += struct.pack("<QQQIBBH", start, stop, end, len(window), kind, bits, 0) + bytes(64)
+        records += struct.pack(
+            "<QQQIIBBBB", start, stop, end, len(window), int(bool(chunks)), kind, bits, 2 * bool(chunks), 0
+        ) + bytes(64)
         windows += window
     table = toc() if end >= 4096 else struct.pack("<4Q", 0, 0, 0, 0)
-    lengths = struct.pack("<HHH", len(table), len(records), len(windows))
+    lengths = struct.pack("<HHHH", len(table), len(records), len(windows), len(chunks))
     codec = {0: 0, 1: 1, 2: 1}.get(checkpoints[0][0], 2)
-    return bytes([codec]) + struct.pack("<QQ", checkpoints[-1][4], end) + lengths + table + records + windows + bytes(32)
+    return bytes([codec]) + struct.pack("<QQ", checkpoints[-1][4], end) + lengths + table + records + windows + chunks + bytes(32)
 
 
 DIGEST = "sha256:" + "ab" * 32
@@ -136,6 +139,9 @@ SEEDS = {
         "stored": index([(0, 0, b"", i * 512, i * 512 + 512) for i in range(9)]),
         "gzip": index([(1, 0, b"", 0, 90)] + [(2, 3, b"\x05\x00\x05abcde", 89 + i, 91 + i) for i in range(9)]),
         "zstd": index([(3, 0, b"", 0, 100), (4, 0, b"", 100, 180), (3, 0, b"", 180, 300)]),
+        "chunks": index([(1, 0, b"", 10, 100), (1, 0, b"", 120, 180)], b"".join(
+            struct.pack("<QQQQQ", *numbers) + bytes(32)
+            for numbers in ((10, 100, 7, 0, 500), (120, 180, 0, 512, 600)))),
     },
     "toc": {"all-kinds": struct.pack("<Q", 4096) + toc(), "empty": bytes(40)},
     "manifest": {

@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use crate::layer::{
-    Codec, LayerIndex, Piece, ScanError, ScannedSpan, Scanner, Span, SpanDecoder, SpanTable,
+    Codec, LayerIndex, Piece, ScanError, ScannedSpan, Scanner, Span, SpanDecoder, SpanDigest,
+    SpanTable,
 };
 use crate::{lengths, pieces, take};
 
@@ -238,8 +239,10 @@ fn with_digest(span: ScannedSpan, decoded: &[u8]) -> Span {
         compressed: span.compressed,
         uncompressed: span.uncompressed,
         checkpoint: span.checkpoint,
-        digest: span.digest,
-        decoded_digest: *blake3::hash(decoded).as_bytes(),
+        digest: SpanDigest::Own {
+            compressed: span.digest,
+            decoded: *blake3::hash(decoded).as_bytes(),
+        },
     }
 }
 

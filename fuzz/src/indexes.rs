@@ -1,6 +1,6 @@
 //! Index files and tables of contents, as a cache that somebody tampered with could hold them.
 
-use crate::layer::{LayerIndex, SpanDecoder, Toc};
+use crate::layer::{LayerIndex, SpanDecoder, SpanDigest, Toc};
 use crate::oci::Digest;
 use crate::take;
 use crate::tars::build;
@@ -19,8 +19,9 @@ pub fn toc(mut data: &[u8]) {
 /// The parts of an index file before they are compressed and checksummed:
 ///
 /// ```text
-/// codec u8 | blob size u64 | layer size u64 | toc length u16 | records length u16 | windows length u16
-/// toc | records | windows | file digests
+/// codec u8 | blob size u64 | layer size u64
+/// toc length u16 | records length u16 | windows length u16 | chunks length u16
+/// toc | records | windows | chunks | file digests
 /// ```
 pub fn index(mut data: &[u8]) {
     let blob = Digest::sha256(b"");
@@ -53,7 +54,10 @@ pub fn index(mut data: &[u8]) {
             let length = (span.compressed.end - span.compressed.start).min(1 << 16);
             let mut span = span.clone();
             let compressed = vec![0; length as usize];
-            span.digest = *blake3::hash(&compressed).as_bytes();
+            span.digest = SpanDigest::Own {
+                compressed: *blake3::hash(&compressed).as_bytes(),
+                decoded: [0; 32],
+            };
             // Never right, and never a panic.
             let _ = SpanDecoder::default().decode(&span, &compressed);
         }
@@ -70,7 +74,7 @@ pub fn index(mut data: &[u8]) {
 fn assemble(blob: &Digest, data: &mut &[u8]) -> Vec<u8> {
     let [codec] = take(data);
     let sizes: [u8; 16] = take(data);
-    let lengths: [[u8; 2]; 3] = [take(data), take(data), take(data)];
+    let lengths: [[u8; 2]; 4] = [take(data), take(data), take(data), take(data)];
     let mut sections: Vec<&[u8]> = Vec::new();
     for length in lengths {
         let length = usize::from(u16::from_le_bytes(length)).min(data.len());
@@ -79,7 +83,7 @@ fn assemble(blob: &Digest, data: &mut &[u8]) -> Vec<u8> {
         *data = rest;
     }
     sections.push(data);
-    let mut file = b"imgfsidx\x01\0\0\0".to_vec();
+    let mut file = b"imgfsidx\x02\0\0\0".to_vec();
     file.extend([codec % 4, blob.algorithm() as u8, 0, 0]);
     file.extend_from_slice(blob.hash());
     file.resize(80, 0);
@@ -87,7 +91,7 @@ fn assemble(blob: &Digest, data: &mut &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     for (i, section) in sections.iter().enumerate() {
         let stored = match i {
-            3 => section.to_vec(),
+            4 => section.to_vec(),
             _ => zstd::bulk::compress(section, 1).expect("memory is enough"),
         };
         file.extend_from_slice(&(stored.len() as u64).to_le_bytes());
@@ -106,7 +110,7 @@ fn assemble(blob: &Digest, data: &mut &[u8]) -> Vec<u8> {
 fn an_index_put_together_here_is_read() {
     let mut data = vec![0];
     data.resize(17, 0);
-    data.extend([32, 0, 0, 0, 0, 0]);
+    data.extend([32, 0, 0, 0, 0, 0, 0, 0]);
     data.resize(data.len() + 32, 0);
     let blob = Digest::sha256(b"");
     let file = assemble(&blob, &mut data.as_slice());

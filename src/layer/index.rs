@@ -3,9 +3,9 @@
 //! ```text
 //! header    magic "imgfsidx" | version u32 | codec u8 | algorithm u8 | reserved u16
 //!           blob digest 64 (zero-padded) | blob size u64 | layer size u64
-//! table     4 sections: stored length u64 | raw length u64 | BLAKE3 of the raw bytes 32
+//! table     5 sections: stored length u64 | raw length u64 | BLAKE3 of the raw bytes 32
 //! check     BLAKE3 of everything above 32
-//! sections  toc (zstd) | spans (zstd) | windows (zstd) | file digests (32 bytes each)
+//! sections  toc (zstd) | spans (zstd) | windows (zstd) | chunks (zstd) | file digests (32 bytes each)
 //! ```
 //!
 //! All numbers are little-endian. A section's hash covers its raw bytes, so the zstd library's version does not
@@ -18,13 +18,15 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::scan::Codec;
-use super::span::{Checkpoint, Hash, MAX_LAYER_SIZE, Span, SpanTable, SpanTableError};
+use super::span::{
+    Checkpoint, Chunk, Hash, MAX_LAYER_SIZE, Span, SpanDigest, SpanTable, SpanTableError,
+};
 use super::toc::{Toc, TocError};
 use crate::oci::Digest;
 
 const MAGIC: [u8; 8] = *b"imgfsidx";
 /// Raise when the layout or a span rule changes: older files are then made anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Compression of the sections: higher levels gain 3 % and cost a noticeable pause at the end of a download.
 const ZSTD_LEVEL: i32 = 3;
 /// Largest raw section; protects memory. A layer of 4 Mi entries stays below it.
@@ -43,7 +45,7 @@ struct Header {
     digest: [u8; 64],
     blob_size: U64,
     layer_size: U64,
-    sections: [Section; 4],
+    sections: [Section; 5],
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned, Clone, Copy)]
@@ -54,7 +56,8 @@ struct Section {
     hash: Hash,
 }
 
-/// A span's record in the spans section; the window's bytes stand in the windows section, in order.
+/// A span's record in the spans section. Its window's bytes stand in the windows section and its chunks in the chunks
+/// section, in order.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct SpanRecord {
@@ -62,12 +65,33 @@ struct SpanRecord {
     compressed_end: U64,
     uncompressed_end: U64,
     window_length: U32,
+    chunks: U32,
     checkpoint: u8,
     bits: u8,
-    reserved: [u8; 2],
+    /// [`OWN`], [`COMPRESSED`] or [`CHUNKS`].
+    digest_kind: u8,
+    reserved: u8,
+    /// Of the compressed bytes; zeros with chunks.
     digest: Hash,
+    /// Of the decoded bytes; zeros where there is none.
     decoded_digest: Hash,
 }
+
+/// A chunk's record in the chunks section.
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct ChunkRecord {
+    compressed_start: U64,
+    compressed_end: U64,
+    inner: U64,
+    uncompressed_start: U64,
+    uncompressed_end: U64,
+    digest: Hash,
+}
+
+const OWN: u8 = 0;
+const COMPRESSED: u8 = 1;
+const CHUNKS: u8 = 2;
 
 /// What makes a layer lazily readable: its entries and its spans.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +139,7 @@ pub enum IndexError {
 impl LayerIndex {
     /// The file's bytes.
     pub fn encode(&self) -> Result<Vec<u8>, IndexError> {
-        let mut windows = Vec::new();
+        let (mut windows, mut chunks) = (Vec::new(), Vec::new());
         let mut records = Vec::with_capacity(self.spans.len() * size_of::<SpanRecord>());
         for span in self.spans.iter() {
             let (checkpoint, bits, window) = match &span.checkpoint {
@@ -126,17 +150,32 @@ impl LayerIndex {
                 Checkpoint::ZstdBlock => (4, 0, &[][..]),
             };
             windows.extend_from_slice(window);
+            let none = &[][..];
+            let (digest_kind, digest, decoded_digest, own_chunks) = match &span.digest {
+                SpanDigest::Own {
+                    compressed,
+                    decoded,
+                } => (OWN, *compressed, *decoded, none),
+                SpanDigest::Compressed(digest) => (COMPRESSED, *digest, [0; 32], none),
+                SpanDigest::Chunks(chunks) => (CHUNKS, [0; 32], [0; 32], &chunks[..]),
+            };
+            for chunk in own_chunks {
+                chunks.extend_from_slice(ChunkRecord::of(chunk).as_bytes());
+            }
             let record = SpanRecord {
                 compressed_start: span.compressed.start.into(),
                 compressed_end: span.compressed.end.into(),
                 uncompressed_end: span.uncompressed.end.into(),
                 // Encoded windows are at most a few bytes longer than 32 KiB.
                 window_length: u32::try_from(window.len()).unwrap_or(u32::MAX).into(),
+                // A span of 64 MiB at most has no more chunks than bytes.
+                chunks: u32::try_from(own_chunks.len()).unwrap_or(u32::MAX).into(),
                 checkpoint,
                 bits,
-                reserved: [0; 2],
-                digest: span.digest,
-                decoded_digest: span.decoded_digest,
+                digest_kind,
+                reserved: 0,
+                digest,
+                decoded_digest,
             };
             records.extend_from_slice(record.as_bytes());
         }
@@ -144,6 +183,7 @@ impl LayerIndex {
             self.toc.encode(),
             records,
             windows,
+            chunks,
             self.file_digests.as_flattened().to_vec(),
         ];
         let mut body = Vec::new();
@@ -208,14 +248,16 @@ impl LayerIndex {
         if parsed.layer_size.get() > MAX_LAYER_SIZE {
             return Err(IndexError::Damaged("layer size"));
         }
-        let [toc, spans, windows, digests] = parsed.sections;
+        let [toc, spans, windows, chunks, digests] = parsed.sections;
         let toc = Toc::decode(
             &read_section(&mut file, &toc, true)?,
             parsed.layer_size.get(),
         )?;
         let records = read_section(&mut file, &spans, true)?;
         let windows = read_section(&mut file, &windows, true)?;
-        let spans = SpanTable::new(decode_spans(&records, &windows)?, parsed.blob_size.get())?;
+        let chunks = read_section(&mut file, &chunks, true)?;
+        let spans = decode_spans(&records, &windows, &chunks)?;
+        let spans = SpanTable::new(spans, parsed.blob_size.get())?;
         if spans.layer_size() != parsed.layer_size.get() {
             return Err(IndexError::Damaged("spans do not cover the layer"));
         }
@@ -240,7 +282,7 @@ impl LayerIndex {
 }
 
 /// Number of the section with the file digests, which do not compress.
-const DIGESTS: usize = 3;
+const DIGESTS: usize = 4;
 
 fn read_section(
     file: &mut impl Read,
@@ -269,9 +311,15 @@ fn read_section(
     Ok(bytes)
 }
 
-fn decode_spans(records: &[u8], mut windows: &[u8]) -> Result<Vec<Span>, IndexError> {
+fn decode_spans(
+    records: &[u8],
+    mut windows: &[u8],
+    chunks: &[u8],
+) -> Result<Vec<Span>, IndexError> {
     let records =
         <[SpanRecord]>::ref_from_bytes(records).map_err(|_| IndexError::Damaged("span records"))?;
+    let mut chunks = <[ChunkRecord]>::ref_from_bytes(chunks)
+        .map_err(|_| IndexError::Damaged("chunk records"))?;
     let mut position = 0;
     let mut spans = Vec::with_capacity(records.len());
     for record in records {
@@ -291,17 +339,51 @@ fn decode_spans(records: &[u8], mut windows: &[u8]) -> Result<Vec<Span>, IndexEr
             4 => Checkpoint::ZstdBlock,
             _ => return Err(IndexError::Damaged("checkpoint")),
         };
+        let (own_chunks, rest) = chunks
+            .split_at_checked(record.chunks.get() as usize)
+            .ok_or(IndexError::Damaged("chunks"))?;
+        chunks = rest;
+        let digest = match record.digest_kind {
+            OWN => SpanDigest::Own {
+                compressed: record.digest,
+                decoded: record.decoded_digest,
+            },
+            COMPRESSED => SpanDigest::Compressed(record.digest),
+            CHUNKS => SpanDigest::Chunks(own_chunks.iter().map(ChunkRecord::chunk).collect()),
+            _ => return Err(IndexError::Damaged("kind of digest")),
+        };
         let uncompressed = position..record.uncompressed_end.get();
         position = uncompressed.end;
         spans.push(Span {
             compressed: record.compressed_start.get()..record.compressed_end.get(),
             uncompressed,
             checkpoint,
-            digest: record.digest,
-            decoded_digest: record.decoded_digest,
+            digest,
         });
     }
     Ok(spans)
+}
+
+impl ChunkRecord {
+    fn of(chunk: &Chunk) -> Self {
+        Self {
+            compressed_start: chunk.compressed.start.into(),
+            compressed_end: chunk.compressed.end.into(),
+            inner: chunk.inner.into(),
+            uncompressed_start: chunk.uncompressed.start.into(),
+            uncompressed_end: chunk.uncompressed.end.into(),
+            digest: chunk.digest,
+        }
+    }
+
+    fn chunk(&self) -> Chunk {
+        Chunk {
+            compressed: self.compressed_start.get()..self.compressed_end.get(),
+            inner: self.inner.get(),
+            uncompressed: self.uncompressed_start.get()..self.uncompressed_end.get(),
+            digest: self.digest,
+        }
+    }
 }
 
 fn padded(digest: &Digest) -> [u8; 64] {

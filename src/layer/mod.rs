@@ -7,6 +7,7 @@
 //! The way in is the forward pass ([`Scanner`], [`Content`]) that makes a [`LayerIndex`]; the way out is
 //! [`SpanDecoder`], which turns one span's compressed bytes into checked uncompressed ones.
 
+mod chunks;
 mod decode;
 mod index;
 mod inflate;
@@ -22,8 +23,8 @@ pub use index::{IndexError, LayerIndex};
 pub use pass::{Content, ContentResult, LayerError};
 pub use scan::{Codec, PIECE_SIZE, Piece, ScanError, ScannedSpan, Scanner};
 pub use span::{
-    Checkpoint, Hash, MAX_LAYER_SIZE, MAX_SPAN_COMPRESSED, MAX_SPAN_SIZE, MEMBER_SPAN_SIZE,
-    SPAN_SIZE, Span, SpanTable, SpanTableError,
+    Checkpoint, Chunk, Hash, MAX_LAYER_SIZE, MAX_SPAN_COMPRESSED, MAX_SPAN_SIZE, MEMBER_SPAN_SIZE,
+    SPAN_SIZE, Span, SpanDigest, SpanTable, SpanTableError,
 };
 pub use tar::{TarError, TarScanner};
 pub use toc::{Entry, EntryKind, Extent, Mtime, Toc, TocBuilder, TocError, Xattrs};

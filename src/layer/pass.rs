@@ -6,7 +6,7 @@
 
 use super::index::LayerIndex;
 use super::scan::{Codec, Piece, ScanError, ScannedSpan, Scanner};
-use super::span::{Hash, Span, SpanTable, SpanTableError};
+use super::span::{Hash, Span, SpanDigest, SpanTable, SpanTableError};
 use super::tar::{TarError, TarScanner};
 use super::toc::Toc;
 use crate::oci::Digest;
@@ -98,8 +98,10 @@ impl LayerIndex {
                 compressed: span.compressed,
                 uncompressed: span.uncompressed,
                 checkpoint: span.checkpoint,
-                digest: span.digest,
-                decoded_digest,
+                digest: SpanDigest::Own {
+                    compressed: span.digest,
+                    decoded: decoded_digest,
+                },
             })
             .collect();
         let spans = SpanTable::new(spans, blob_size)?;

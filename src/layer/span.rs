@@ -28,7 +28,7 @@ pub const MAX_SPAN_COMPRESSED: u64 = 2 * MAX_SPAN_SIZE;
 /// Largest layer, in uncompressed bytes: protects the disk from bombs.
 pub const MAX_LAYER_SIZE: u64 = 256 << 30;
 
-/// BLAKE3 hash.
+/// A hash of 32 bytes: BLAKE3 in an index of our own, SHA-256 in the formats of others.
 pub type Hash = [u8; 32];
 
 /// The decoder's state at the start of a span.
@@ -62,10 +62,38 @@ pub struct Span {
     pub uncompressed: Range<u64>,
     /// The decoder's state at its start.
     pub checkpoint: Checkpoint,
-    /// BLAKE3 of the compressed bytes: checked before a decompressor sees them.
+    /// What its bytes are checked against.
+    pub digest: SpanDigest,
+}
+
+/// What a span's bytes are checked against before anyone gets them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpanDigest {
+    /// In an index of our own.
+    Own {
+        /// BLAKE3 of the compressed bytes: checked before a decompressor sees them.
+        compressed: Hash,
+        /// BLAKE3 of the uncompressed bytes: guards the local cache.
+        decoded: Hash,
+    },
+    /// In a SOCI index: SHA-256 of the compressed bytes.
+    Compressed(Hash),
+    /// In the formats whose table of contents lists chunks (eStargz, zstd:chunked). What lies between the chunks
+    /// reads as zeros.
+    Chunks(Box<[Chunk]>),
+}
+
+/// A file's content, or a part of it, as a table of contents lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chunk {
+    /// The gzip member or zstd frame that holds it, in the blob. Neighbouring chunks may share one.
+    pub compressed: Range<u64>,
+    /// Where it begins in what that decodes to.
+    pub inner: u64,
+    /// Its bytes in the layer's uncompressed bytes.
+    pub uncompressed: Range<u64>,
+    /// SHA-256 of them.
     pub digest: Hash,
-    /// BLAKE3 of the uncompressed bytes: guards the local cache.
-    pub decoded_digest: Hash,
 }
 
 impl Span {
@@ -100,6 +128,15 @@ impl SpanTable {
                 Checkpoint::Deflate { bits, .. } => u64::from(bits > 0),
                 _ => 0,
             };
+            // Tables of contents leave out what lies between files, SOCI the header of the first gzip member.
+            let may_skip = match &span.digest {
+                SpanDigest::Own { .. } => false,
+                SpanDigest::Compressed(_) => i == 0,
+                SpanDigest::Chunks(chunks) => {
+                    check_chunks(span, chunks)?;
+                    true
+                }
+            };
             if uncompressed.start != position || uncompressed.end <= uncompressed.start {
                 return Err(SpanTableError("spans do not follow each other"));
             }
@@ -109,21 +146,24 @@ impl SpanTable {
             if compressed.end.saturating_sub(compressed.start) > MAX_SPAN_COMPRESSED {
                 return Err(SpanTableError("a span has too many compressed bytes"));
             }
-            if compressed.start.checked_add(shared) != Some(compressed_end)
-                || compressed.end < compressed.start + shared
-            {
+            let follows = match compressed.start.checked_add(shared) {
+                Some(start) if may_skip => start >= compressed_end,
+                start => start == Some(compressed_end),
+            };
+            if !follows || compressed.end < compressed.start + shared {
                 return Err(SpanTableError("compressed ranges do not follow each other"));
             }
             let is_stored = span.checkpoint == Checkpoint::Stored;
             if is_stored && compressed != uncompressed {
                 return Err(SpanTableError("a stored span is not where it should be"));
             }
-            if i == 0
-                && matches!(
-                    span.checkpoint,
-                    Checkpoint::Deflate { .. } | Checkpoint::ZstdBlock
-                )
-            {
+            let is_start = match &span.checkpoint {
+                Checkpoint::Stored | Checkpoint::MemberStart | Checkpoint::ZstdFrame => true,
+                // Nothing can come before it, so there is nothing to refer to.
+                Checkpoint::Deflate { bits, .. } => may_skip && *bits == 0,
+                Checkpoint::ZstdBlock => false,
+            };
+            if i == 0 && !is_start {
                 return Err(SpanTableError("the first span is no start"));
             }
             position = uncompressed.end;
@@ -196,4 +236,46 @@ impl SpanTable {
         }
         first..end
     }
+}
+
+/// That the chunks of a span lie in it, in order and apart, and can be decoded within the limits.
+fn check_chunks(span: &Span, chunks: &[Chunk]) -> Result<(), SpanTableError> {
+    if !matches!(
+        span.checkpoint,
+        Checkpoint::MemberStart | Checkpoint::ZstdFrame
+    ) {
+        return Err(SpanTableError("chunks in what is neither gzip nor zstd"));
+    }
+    let (mut decoded_end, mut position) = (0, span.uncompressed.start);
+    let mut member = span.compressed.start..span.compressed.start;
+    for chunk in chunks {
+        let (compressed, uncompressed) = (&chunk.compressed, &chunk.uncompressed);
+        if *compressed != member {
+            if compressed.start < member.end || compressed.end <= compressed.start {
+                return Err(SpanTableError("chunks overlap in the blob"));
+            }
+            (member, decoded_end) = (compressed.clone(), 0);
+        }
+        if member.end > span.compressed.end {
+            return Err(SpanTableError("a chunk reaches beyond its span"));
+        }
+        if uncompressed.start < position || uncompressed.end <= uncompressed.start {
+            return Err(SpanTableError("chunks overlap"));
+        }
+        position = uncompressed.end;
+        let size = uncompressed.end - uncompressed.start;
+        if chunk.inner < decoded_end {
+            return Err(SpanTableError(
+                "chunks overlap in a gzip member or zstd frame",
+            ));
+        }
+        decoded_end = chunk.inner.saturating_add(size);
+        if decoded_end > MAX_SPAN_SIZE {
+            return Err(SpanTableError("a gzip member or zstd frame is too large"));
+        }
+    }
+    if position > span.uncompressed.end {
+        return Err(SpanTableError("a chunk reaches beyond its span"));
+    }
+    Ok(())
 }

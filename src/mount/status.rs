@@ -136,7 +136,7 @@ impl Live {
             size: blob.size,
             uncompressed: counters.size,
             cached: counters.cached,
-            index_bytes: self.store.index_size(&blob.digest),
+            index_bytes: self.store.index_size(reader.slot()),
             index: if self.first_contact.contains(&blob.digest) {
                 "first-contact"
             } else {

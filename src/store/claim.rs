@@ -74,7 +74,7 @@ impl Claim {
 impl Flight {
     /// Waits until no other process fetches spans of the run. Those that come meanwhile land.
     pub(super) async fn claim(&mut self) -> Option<Claim> {
-        let dir = self.reader.store.layer_dir(&self.reader.blob.digest);
+        let dir = self.reader.store.layer_dir(&self.reader.slot);
         let claim = Claim::none(&dir).inspect_err(no_claim).ok()?;
         let mut quiet_since = tokio::time::Instant::now();
         loop {
@@ -169,10 +169,10 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::layer::{Checkpoint, Span, SpanTable};
+    use crate::layer::{Checkpoint, Span, SpanDigest, SpanTable};
     use crate::oci::{Descriptor, Digest};
     use crate::store::files::LayerFiles;
-    use crate::store::{Offline, Store};
+    use crate::store::{Offline, Slot, Store};
 
     /// What is left of the first `count` spans of a layer when `arrived` have come, and how it is fetched. The layer
     /// is two single spans, a zstd frame of four, and two single spans.
@@ -187,8 +187,7 @@ mod tests {
                 3..6 => Checkpoint::ZstdBlock,
                 _ => Checkpoint::Stored,
             },
-            digest: [0; 32],
-            decoded_digest: [0; 32],
+            digest: SpanDigest::Compressed([0; 32]),
         };
         let reader = LayerReader::new(
             Arc::new(Store::open(dir.path(), 0).unwrap()),
@@ -196,6 +195,7 @@ mod tests {
             Arc::new(LayerFiles::open(dir.path()).await.unwrap()),
             Arc::new(Offline::new(String::new(), None)),
             Descriptor::of_document(Digest::sha256(b""), 8),
+            Slot::own(Digest::sha256(b"")),
         );
         let check = |arrived: &[usize], expected: &[&[usize]]| {
             let run = (0..8).map(|id| {

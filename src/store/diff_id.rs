@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::files::{publish, read_if_there};
 use super::reader::LayerReader;
-use super::{Store, StoreError};
+use super::{Slot, Store, StoreError};
 use crate::oci::{DiffId, Digest, Digester};
 
 /// Bytes hashed between two looks at whether to go on.
@@ -16,7 +16,7 @@ const PIECE: usize = 1 << 20;
 impl Store {
     /// The DiffId that a layer's uncompressed bytes were found to have, if that was ever computed.
     pub fn known_diff_id(&self, layer: &Digest) -> Result<Option<DiffId>, StoreError> {
-        let bytes = read_if_there(&self.layer_dir(layer).join("diff_id"))?;
+        let bytes = read_if_there(&self.layer_dir(&Slot::own(*layer)).join("diff_id"))?;
         let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
         Ok(text.and_then(|text| text.trim().parse().ok()).map(DiffId))
     }
@@ -24,13 +24,16 @@ impl Store {
 
 impl LayerReader {
     /// Computes the layer's DiffId with `expected`'s algorithm and remembers it; `None` if not all of its bytes
-    /// are in the cache or `go_on` says no. A mismatch quarantines the layer. Takes seconds: not for a thread
+    /// are in the cache, if they are not the tar's, or if `go_on` says no. A mismatch quarantines the layer. Takes seconds: not for a thread
     /// that somebody waits for.
     pub fn compute_diff_id(
         self: &Arc<Self>,
         expected: &DiffId,
         mut go_on: impl FnMut() -> bool,
     ) -> Result<Option<DiffId>, StoreError> {
+        if !self.is_tar() {
+            return Ok(None);
+        }
         let mut digester = Digester::new(expected.0.algorithm());
         let mut buffer = vec![0; PIECE];
         let mut position = 0;
@@ -49,7 +52,10 @@ impl LayerReader {
             position += length as u64;
         }
         let found = DiffId(digester.finish());
-        let path = self.store.layer_dir(self.digest()).join("diff_id");
+        let path = self
+            .store
+            .layer_dir(&Slot::own(*self.digest()))
+            .join("diff_id");
         if let Err(err) = publish(&path, found.to_string().as_bytes()) {
             self.store.caching_failed(&err);
         }

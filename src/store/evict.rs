@@ -7,9 +7,8 @@
 use std::path::PathBuf;
 
 use super::files::{EvictableLayer, disk_usage};
-use super::{Store, StoreError};
+use super::{Slot, Store, StoreError};
 use crate::layer::LayerIndex;
-use crate::oci::Digest;
 
 /// Default space for decoded layer bytes: 20 GiB, a few dozen images.
 pub const DEFAULT_LIMIT: u64 = 20 << 30;
@@ -59,7 +58,7 @@ impl Store {
         }
         let mut layers = Vec::new();
         let mut spans = Vec::new();
-        for (digest, dir) in self.layers()? {
+        for (slot, dir) in self.layers()? {
             let before = disk_usage(&dir);
             if before == 0 {
                 continue;
@@ -72,7 +71,7 @@ impl Store {
             let left = before.saturating_sub(disk_usage(&dir));
             evicted.bytes += left;
             excess = excess.saturating_sub(left);
-            let Some(LayerIndex { spans: table, .. }) = self.load_index(&digest, false)? else {
+            let Some(LayerIndex { spans: table, .. }) = self.load_index(&slot, false)? else {
                 // Bytes without an index are of no use: what a killed first contact left behind.
                 let before = disk_usage(&dir);
                 layer.evict_all().map_err(StoreError::io("empty", &dir))?;
@@ -109,7 +108,7 @@ impl Store {
     }
 
     /// All layers with files here.
-    fn layers(&self) -> Result<Vec<(Digest, PathBuf)>, StoreError> {
+    fn layers(&self) -> Result<Vec<(Slot, PathBuf)>, StoreError> {
         let root = self.root.join("layers");
         let mut layers = Vec::new();
         for algorithm in list(&root)? {
@@ -118,14 +117,13 @@ impl Store {
                     path.file_name()
                         .map(|name| name.to_string_lossy().into_owned())
                 };
-                let text = format!(
-                    "{}:{}",
-                    name(&algorithm).unwrap_or_default(),
-                    name(&dir).unwrap_or_default()
-                );
+                let (algorithm, name) = (name(&algorithm), name(&dir));
                 // Anything else is not ours.
-                if let Ok(digest) = text.parse() {
-                    layers.push((digest, dir));
+                if let Some(slot) = algorithm
+                    .zip(name)
+                    .and_then(|(algorithm, name)| Slot::parse(&algorithm, &name))
+                {
+                    layers.push((slot, dir));
                 }
             }
         }

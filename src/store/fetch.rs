@@ -269,6 +269,10 @@ impl LayerReader {
             .and_then(|(id, _)| Some((*id, self.spans.get(*id)?)))
         {
             let skip = usize::try_from(span.compressed.start - position).unwrap_or(usize::MAX);
+            // Between two spans may lie what belongs to neither.
+            self.fill(&mut stream, &mut buffer, skip)
+                .await
+                .map_err(fetch)?;
             let _shared_or_done = buffer.split_to(skip.min(buffer.len()));
             position = span.compressed.start;
             let length =
@@ -376,10 +380,10 @@ impl Drop for Flight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layer::{Span, SpanTable};
+    use crate::layer::{Span, SpanDigest, SpanTable};
     use crate::oci::{Descriptor, Digest};
     use crate::store::files::LayerFiles;
-    use crate::store::{Offline, Store};
+    use crate::store::{Offline, Slot, Store};
 
     /// A layer of one zstd frame, of which nothing is in the cache.
     async fn one_frame(dir: &std::path::Path, spans: u64) -> Arc<LayerReader> {
@@ -391,8 +395,7 @@ mod tests {
             } else {
                 Checkpoint::ZstdBlock
             },
-            digest: [0; 32],
-            decoded_digest: [0; 32],
+            digest: SpanDigest::Compressed([0; 32]),
         };
         LayerReader::new(
             Arc::new(Store::open(dir, 0).unwrap()),
@@ -400,6 +403,7 @@ mod tests {
             Arc::new(LayerFiles::open(dir).await.unwrap()),
             Arc::new(Offline::new(String::new(), None)),
             Descriptor::of_document(Digest::sha256(b""), spans),
+            Slot::own(Digest::sha256(b"")),
         )
     }
 

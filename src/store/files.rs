@@ -1,11 +1,12 @@
 //! The files of one layer in the cache.
 //!
 //! ```text
-//! layers/ALGORITHM/HEX/data      sparse: the uncompressed bytes, at their own offsets
+//! layers/ALGORITHM/SLOT/data     sparse: the uncompressed bytes, at their own offsets
 //!                      present   u32 (little-endian) for each span: 0 if it is not in `data`, else when it
 //!                                was last used by a process that had not used it before, in Unix seconds
 //!                      lock      shared lock: in use, spans stay; exclusive lock: eviction
 //!                      build     exclusive lock: somebody makes the index
+//!                      decoded   BLAKE3 of each span's bytes in `data`, where the index does not say it
 //!                      claims    locks on its bytes, one for each span: somebody fetches it (claim.rs)
 //!                      diff_id   the DiffId that the uncompressed bytes were found to have
 //!                      data.new  what a first contact has written so far; becomes `data` when all of it is right
@@ -19,12 +20,13 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
 use super::StoreError;
+use crate::layer::Hash;
 
 /// Between two looks at a lock that somebody has. A `flock` that waits could not be given up: a thread in it
 /// would keep the whole program from ending.
@@ -40,6 +42,9 @@ pub(super) struct LayerFiles {
     present: File,
     /// Holds the shared lock.
     lock: Arc<File>,
+    /// Opened where it is needed: most layers do without.
+    decoded: OnceLock<File>,
+    dir: PathBuf,
 }
 
 /// An exclusive lock, released on drop.
@@ -63,7 +68,34 @@ impl LayerFiles {
             data: open(&dir.join("data"))?,
             present: open(&dir.join("present"))?,
             lock: Arc::new(lock),
+            decoded: OnceLock::new(),
+            dir: dir.to_owned(),
         })
+    }
+
+    /// What the bytes of a span had to hash to (BLAKE3) when they were written; `None` if nobody noted it.
+    pub(super) fn decoded_digest(&self, span: usize) -> io::Result<Option<Hash>> {
+        let mut digest = [0; 32];
+        match self.decoded()?.read_exact_at(&mut digest, span as u64 * 32) {
+            Ok(()) => Ok(Some(digest)),
+            Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Notes that. To be called before the span is marked.
+    pub(super) fn note_decoded_digest(&self, span: usize, digest: &Hash) -> io::Result<()> {
+        self.decoded()?.write_all_at(digest, span as u64 * 32)
+    }
+
+    fn decoded(&self) -> io::Result<&File> {
+        if let Some(file) = self.decoded.get() {
+            return Ok(file);
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(self.dir.join("decoded"))?;
+        Ok(self.decoded.get_or_init(|| file))
     }
 
     /// Fills `buf` with uncompressed bytes from `offset` on; they are whatever the file holds.

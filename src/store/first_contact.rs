@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use super::files::NewData;
 use super::partial::PartialBlob;
 use super::parts::BlobStream;
-use super::{Store, StoreError};
+use super::{Slot, Store, StoreError};
 use crate::layer::{
     Codec, Content, ContentResult, LayerError, LayerIndex, Piece, ScanError, ScannedSpan, Scanner,
 };
@@ -106,7 +106,7 @@ pub(super) async fn index_layer(
         }
         if let Ok(index) = &result {
             // Before the bytes that were kept go: an end in between must not cost the whole layer.
-            store.keep_index(&layer, index)?;
+            store.keep_index(&Slot::own(layer), index)?;
         }
         // Used up, or of no use: then these bytes would never become a layer.
         partial.remove()?;

@@ -3,9 +3,11 @@
 //! ```text
 //! CACHE/v1/documents/…           manifests and configs          (documents.rs)
 //!          refs/…                what references pointed to     (documents.rs)
-//!          indexes/ALG/HEX       layer indexes                  (layer::LayerIndex)
-//!          layers/ALG/HEX/…      decoded bytes of a layer       (files.rs)
+//!          indexes/ALG/SLOT      layer indexes                  (layer::LayerIndex, found.rs)
+//!          layers/ALG/SLOT/…     decoded bytes of a layer       (files.rs)
 //! ```
+//!
+//! A slot is a layer's own index or one that was found (slot.rs).
 //!
 //! A layer without an index is streamed once ([`Store::open_layer`], `first_contact.rs`); afterwards a
 //! [`LayerReader`] answers reads from the cache or fetches the spans they need. Several processes share a
@@ -19,12 +21,14 @@ mod evict;
 mod fetch;
 mod files;
 mod first_contact;
+mod found;
 mod partial;
 mod parts;
 mod patience;
 mod pull;
 mod reader;
 mod recent;
+mod slot;
 #[cfg(test)]
 mod tests;
 
@@ -38,8 +42,10 @@ pub use documents::{CachedDocuments, Offline, TagRecord};
 pub use error::StoreError;
 pub use evict::{DEFAULT_LIMIT, Evicted};
 pub use first_contact::Progress;
+pub use found::{Finding, Trust};
 pub use patience::{OnError, ReadPolicy};
 pub use reader::{Counters, LayerPin, LayerReader};
+pub use slot::Slot;
 
 use crate::layer::{IndexError, LayerIndex};
 use crate::oci::{Descriptor, Digest};
@@ -114,28 +120,29 @@ impl Store {
     /// The index of a layer, if it is here and intact. A bad or older file counts as none and is made anew.
     pub fn load_index(
         &self,
-        layer: &Digest,
+        slot: &Slot,
         with_digests: bool,
     ) -> Result<Option<LayerIndex>, StoreError> {
-        let path = self.index_path(layer);
+        let path = self.index_path(slot);
         let file = match std::fs::File::open(&path) {
             Ok(file) => file,
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(err) => return Err(StoreError::io("open", &path)(err)),
         };
-        match LayerIndex::read(file, layer, with_digests) {
+        match LayerIndex::read(file, slot.layer(), with_digests) {
             Ok(index) => Ok(Some(index)),
             Err(IndexError::Version) => Ok(None),
             Err(err) => {
-                tracing::warn!("index of layer {} is made anew: {err}", layer.short());
+                let layer = slot.layer().short();
+                tracing::warn!("index of layer {layer} is made anew: {err}");
                 Ok(None)
             }
         }
     }
 
-    /// Size of a layer's index file in bytes, 0 if there is none.
-    pub fn index_size(&self, layer: &Digest) -> u64 {
-        std::fs::metadata(self.index_path(layer)).map_or(0, |metadata| metadata.len())
+    /// Size of an index file in bytes, 0 if there is none.
+    pub fn index_size(&self, slot: &Slot) -> u64 {
+        std::fs::metadata(self.index_path(slot)).map_or(0, |metadata| metadata.len())
     }
 
     /// Opens a layer: from its index if there is one, else by streaming it once from `source`. Must run on the
@@ -157,10 +164,11 @@ impl Store {
         keep: bool,
         progress: &Progress,
     ) -> Result<OpenLayer, StoreError> {
-        let dir = self.layer_dir(&blob.digest);
+        let slot = Slot::own(blob.digest);
+        let dir = self.layer_dir(&slot);
         let files = Arc::new(LayerFiles::open(&dir).await?);
-        if let Some(index) = self.load_index(&blob.digest, false)? {
-            return Ok(self.opened(index, files, source, blob));
+        if let Some(index) = self.load_index(&slot, false)? {
+            return Ok(self.opened(index, files, source, blob, slot));
         }
         let _turn = self
             .first_contacts
@@ -173,7 +181,7 @@ impl Store {
             tracing::info!("layer {layer}: waiting for another process that fetches it");
         })
         .await?;
-        let index = if let Some(index) = self.load_index(&blob.digest, false)? {
+        let index = if let Some(index) = self.load_index(&slot, false)? {
             index
         } else {
             let source = Arc::clone(source);
@@ -182,16 +190,16 @@ impl Store {
         // Other files now, whoever made them; the old ones' lock kept eviction away until here.
         let new_files = Arc::new(LayerFiles::open(&dir).await?);
         drop(files);
-        Ok(self.opened(index, new_files, source, blob))
+        Ok(self.opened(index, new_files, source, blob, slot))
     }
 
     /// Writes down the index of a layer, or says once that nothing can be written.
-    fn keep_index(&self, layer: &Digest, index: &LayerIndex) -> Result<(), StoreError> {
+    fn keep_index(&self, slot: &Slot, index: &LayerIndex) -> Result<(), StoreError> {
         let encoded = index.encode().map_err(|cause| StoreError::Index {
-            layer: *layer,
+            layer: *slot.layer(),
             cause,
         })?;
-        if let Err(err) = publish(&self.index_path(layer), &encoded) {
+        if let Err(err) = publish(&self.index_path(slot), &encoded) {
             self.caching_failed(&err);
         }
         Ok(())
@@ -203,6 +211,7 @@ impl Store {
         files: Arc<LayerFiles>,
         source: &Arc<dyn BlobSource>,
         blob: &Descriptor,
+        slot: Slot,
     ) -> OpenLayer {
         index.file_digests = Vec::new();
         let spans = index.spans.clone();
@@ -212,6 +221,7 @@ impl Store {
             files,
             Arc::clone(source),
             blob.clone(),
+            slot,
         );
         OpenLayer { index, reader }
     }
@@ -221,9 +231,9 @@ impl Store {
         self.limit
     }
 
-    /// Whether a layer has an index here, so that opening it needs no download.
+    /// Whether a layer has an index of its own here, so that opening it needs no download.
     pub fn has_index(&self, layer: &Digest) -> bool {
-        self.index_path(layer).exists()
+        self.index_path(&Slot::own(*layer)).exists()
     }
 
     /// Lazy fetches wrote so many bytes: now and then the limit is enforced on what is not in use. Reads the disk.
@@ -244,12 +254,12 @@ impl Store {
         }
     }
 
-    fn index_path(&self, layer: &Digest) -> PathBuf {
-        self.by_digest("indexes", layer)
+    fn index_path(&self, slot: &Slot) -> PathBuf {
+        self.by_slot("indexes", slot)
     }
 
-    fn layer_dir(&self, layer: &Digest) -> PathBuf {
-        self.by_digest("layers", layer)
+    fn layer_dir(&self, slot: &Slot) -> PathBuf {
+        self.by_slot("layers", slot)
     }
 
     fn by_digest(&self, kind: &str, digest: &Digest) -> PathBuf {
@@ -257,5 +267,12 @@ impl Store {
             .join(kind)
             .join(digest.algorithm().name())
             .join(digest.hex())
+    }
+
+    fn by_slot(&self, kind: &str, slot: &Slot) -> PathBuf {
+        self.root
+            .join(kind)
+            .join(slot.layer().algorithm().name())
+            .join(slot.to_string())
     }
 }

@@ -18,8 +18,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::fetch::Flights;
 use super::files::LayerFiles;
-use super::{Store, StoreError};
-use crate::layer::{Span, SpanTable};
+use super::{Slot, Store, StoreError};
+use crate::layer::{Hash, Span, SpanDigest, SpanTable};
 use crate::oci::{Descriptor, Digest};
 use crate::source::BlobSource;
 
@@ -34,6 +34,7 @@ pub struct LayerReader {
     pub(super) files: Arc<LayerFiles>,
     pub(super) source: Arc<dyn BlobSource>,
     pub(super) blob: Descriptor,
+    pub(super) slot: Slot,
     pub(super) flights: Flights,
     pub(super) counters: LiveCounters,
     states: Box<[AtomicU8]>,
@@ -74,6 +75,7 @@ impl LayerReader {
         files: Arc<LayerFiles>,
         source: Arc<dyn BlobSource>,
         blob: Descriptor,
+        slot: Slot,
     ) -> Arc<Self> {
         let states = (0..spans.len()).map(|_| AtomicU8::new(UNKNOWN)).collect();
         Arc::new(Self {
@@ -82,6 +84,7 @@ impl LayerReader {
             files,
             source,
             blob,
+            slot,
             flights: Flights::default(),
             counters: LiveCounters::default(),
             states,
@@ -95,9 +98,19 @@ impl LayerReader {
         &self.blob.digest
     }
 
+    /// The index that it is read by.
+    pub fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
     /// Uncompressed size in bytes.
     pub fn size(&self) -> u64 {
         self.spans.layer_size()
+    }
+
+    /// Whether its bytes are those of the tar: tables of contents that list chunks know nothing of what lies between.
+    pub fn is_tar(&self) -> bool {
+        !(self.spans.iter()).any(|span| matches!(span.digest, SpanDigest::Chunks(_)))
     }
 
     /// Keeps what is in the cache of it there, without the files that reading needs.
@@ -150,7 +163,7 @@ impl LayerReader {
             }
         }
         if from_disk {
-            let path = || self.store.layer_dir(&self.blob.digest).join("data");
+            let path = || self.store.layer_dir(&self.slot).join("data");
             self.files
                 .read_unchecked(offset, buf)
                 .map_err(|err| StoreError::io("read", &path())(err))?;
@@ -209,6 +222,7 @@ impl LayerReader {
             let written = self
                 .files
                 .write(span.uncompressed.start, &bytes)
+                .and_then(|()| self.note_decoded(id, span, &bytes))
                 .and_then(|()| self.files.mark(id));
             match written {
                 Ok(()) => {
@@ -223,7 +237,7 @@ impl LayerReader {
             }
         }
         self.set_state(id, MISSING);
-        self.store.recent.insert(self.blob.digest, id, bytes);
+        self.store.recent.insert(self.slot.clone(), id, bytes);
     }
 
     fn range(&self, offset: u64, length: usize) -> Result<Range<u64>, StoreError> {
@@ -277,7 +291,7 @@ impl LayerReader {
             .files
             .read_unchecked(span.uncompressed.start, &mut bytes)
         {
-            Ok(()) => *blake3::hash(&bytes).as_bytes() == span.decoded_digest,
+            Ok(()) => self.decoded_digest(id, span)? == Some(*blake3::hash(&bytes).as_bytes()),
             Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => false,
             Err(err) => return Err(err),
         };
@@ -294,6 +308,25 @@ impl LayerReader {
         Ok(right)
     }
 
+    /// What a span's bytes in the cache have to hash to: the index says it, or the cache remembers it from when they
+    /// were fetched and checked.
+    fn decoded_digest(&self, id: usize, span: &Span) -> std::io::Result<Option<Hash>> {
+        match &span.digest {
+            SpanDigest::Own { decoded, .. } => Ok(Some(*decoded)),
+            SpanDigest::Compressed(_) | SpanDigest::Chunks(_) => self.files.decoded_digest(id),
+        }
+    }
+
+    /// Remembers that where the index does not say it.
+    fn note_decoded(&self, id: usize, span: &Span, bytes: &[u8]) -> std::io::Result<()> {
+        match &span.digest {
+            SpanDigest::Own { .. } => Ok(()),
+            SpanDigest::Compressed(_) | SpanDigest::Chunks(_) => {
+                (self.files).note_decoded_digest(id, blake3::hash(bytes).as_bytes())
+            }
+        }
+    }
+
     /// Fills `buf` from disk and memory, span by span.
     fn read_mixed(
         &self,
@@ -307,7 +340,7 @@ impl LayerReader {
             };
             if self.state(id) == READY {
                 let mut bytes = vec![0; span.size()];
-                let path = || self.store.layer_dir(&self.blob.digest).join("data");
+                let path = || self.store.layer_dir(&self.slot).join("data");
                 self.files
                     .read_unchecked(span.uncompressed.start, &mut bytes)
                     .map_err(|err| StoreError::io("read", &path())(err))?;
@@ -362,7 +395,7 @@ impl LayerReader {
     }
 
     fn recent(&self, id: usize) -> Option<Arc<Vec<u8>>> {
-        self.store.recent.get(&self.blob.digest, id)
+        self.store.recent.get(&self.slot, id)
     }
 
     fn state(&self, id: usize) -> u8 {

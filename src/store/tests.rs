@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 
 use super::files::Locked;
-use super::{DEFAULT_LIMIT, LayerReader, Progress, Store, StoreError};
+use super::{DEFAULT_LIMIT, LayerReader, Progress, Slot, Store, StoreError};
 use crate::oci::{Descriptor, Digest};
 use crate::source::{BlobSource, ByteStream, Resolved, SourceError, Traffic};
 
@@ -105,7 +105,7 @@ async fn a_second_first_contact_changes_nothing_for_who_has_the_layer_open() {
     let (source, descriptor) = memory(&blob);
     let first = open(dir.path(), &source, &descriptor).await.unwrap();
     assert_eq!(read(&first).await, blob);
-    let index = first.store.index_path(&descriptor.digest);
+    let index = first.store.index_path(&Slot::own(descriptor.digest));
 
     std::fs::remove_file(&index).unwrap();
     source.corrupt.store(true, Ordering::Relaxed);
@@ -129,7 +129,9 @@ async fn eviction_takes_what_a_killed_first_contact_left() {
     let (source, descriptor) = memory(&blob);
     let reader = open(dir.path(), &source, &descriptor).await.unwrap();
     let store = Store::open(dir.path(), 0).unwrap();
-    let left = store.layer_dir(&descriptor.digest).join("data.new");
+    let left = store
+        .layer_dir(&Slot::own(descriptor.digest))
+        .join("data.new");
     std::fs::write(&left, vec![1; 100_000]).unwrap();
     assert_eq!(store.enforce_limit().unwrap().in_use, 1);
     assert!(left.exists());
@@ -146,7 +148,7 @@ async fn waiting_for_another_process_can_be_given_up() {
     let (blob, _) = tar(b"x");
     let (source, descriptor) = memory(&blob);
     let store = Store::open(dir.path(), 0).unwrap();
-    let layer_dir = store.layer_dir(&descriptor.digest);
+    let layer_dir = store.layer_dir(&Slot::own(descriptor.digest));
     std::fs::create_dir_all(&layer_dir).unwrap();
     for lock in ["build", "lock"] {
         let held = Locked::try_take(&layer_dir.join(lock)).unwrap();

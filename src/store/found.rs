@@ -1,0 +1,154 @@
+//! Indexes that were not made here: kept so that the next mount needs no network for them, and refused for good when
+//! they turn out to be wrong.
+//!
+//! ```text
+//! indexes/ALG/HEX-IDENTITY           the index
+//! indexes/ALG/HEX-IDENTITY.json      how it was found: [`Finding`]
+//! indexes/ALG/HEX-IDENTITY.refused   why it is not used any more; then there is no index
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::files::{LayerFiles, publish, read_if_there, remove_if_there};
+use super::slot::Slot;
+use super::{OpenLayer, Store, StoreError};
+use crate::layer::LayerIndex;
+use crate::oci::{Descriptor, Digest};
+use crate::source::BlobSource;
+
+/// How far a layer's index is bound to the layer, the strongest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trust {
+    /// It was made, or made again, here by a full pass over bytes that have the layer's digest.
+    Proven,
+    /// Its digest stands in the manifest, or is signed by a key that the user named.
+    Pinned,
+    /// It was found beside the image, and nothing binds it to the layer.
+    Claimed,
+}
+
+impl Trust {
+    /// What users write.
+    pub const NAMES: [&str; 3] = ["proven", "pinned", "claimed"];
+
+    /// As users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Pinned => "pinned",
+            Self::Claimed => "claimed",
+        }
+    }
+
+    /// Whether it is as good as what is required.
+    pub fn satisfies(self, required: Self) -> bool {
+        self <= required
+    }
+}
+
+impl std::str::FromStr for Trust {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Proven, Self::Pinned, Self::Claimed]
+            .into_iter()
+            .find(|trust| trust.name() == text)
+            .ok_or_else(|| format!("{text:?} is none of {}", Self::NAMES.join(", ")))
+    }
+}
+
+/// How an index came here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// For people: the format or the place, such as `estargz` or `published`.
+    pub origin: String,
+    /// How far it is bound to the layer.
+    pub trust: Trust,
+    /// Id of the key whose signature binds it, if one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+impl Store {
+    /// The indexes of a layer that were found before, and how. A record that cannot be read counts as none.
+    pub fn found_indexes(&self, layer: &Digest) -> Result<Vec<(Slot, Finding)>, StoreError> {
+        let dir = self.root.join("indexes").join(layer.algorithm().name());
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(err) => return Err(StoreError::io("list", &dir)(err)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(StoreError::io("list", &dir))?;
+            let name = entry.file_name();
+            let slot = (name.to_str())
+                .and_then(|name| name.strip_suffix(".json"))
+                .and_then(|name| Slot::parse(layer.algorithm().name(), name));
+            let Some(slot) = slot.filter(|slot| slot.layer() == layer) else {
+                continue;
+            };
+            let json = read_if_there(&entry.path())?.unwrap_or_default();
+            if let Ok(finding) = serde_json::from_slice(&json) {
+                found.push((slot, finding));
+            }
+        }
+        found.sort_by(|(one, _), (other, _)| one.cmp(other));
+        Ok(found)
+    }
+
+    /// Keeps an index that was found. If nothing can be written that is said once, and it is only found again.
+    pub fn keep_found(
+        &self,
+        slot: &Slot,
+        index: &LayerIndex,
+        finding: &Finding,
+    ) -> Result<(), StoreError> {
+        self.keep_index(slot, index)?;
+        let json = serde_json::to_vec(finding).unwrap_or_default();
+        if let Err(err) = publish(&self.beside_index(slot, "json"), &json) {
+            self.caching_failed(&err);
+        }
+        Ok(())
+    }
+
+    /// Opens a layer by an index that was found. Must run on the runtime.
+    pub async fn open_found(
+        self: &Arc<Self>,
+        source: &Arc<dyn BlobSource>,
+        blob: &Descriptor,
+        slot: Slot,
+        index: LayerIndex,
+    ) -> Result<OpenLayer, StoreError> {
+        let files = Arc::new(LayerFiles::open(&self.layer_dir(&slot)).await?);
+        Ok(self.opened(index, files, source, blob, slot))
+    }
+
+    /// This index contradicts the layer: it is dropped and not used again. What was fetched by it goes when nobody
+    /// has the layer open any more.
+    pub fn refuse(&self, slot: &Slot, why: &str) {
+        let removed = [self.index_path(slot), self.beside_index(slot, "json")];
+        for path in removed {
+            if let Err(err) = remove_if_there(&path) {
+                tracing::warn!("cannot remove {}: {err}", path.display());
+            }
+        }
+        if let Err(err) = publish(&self.beside_index(slot, "refused"), why.as_bytes()) {
+            self.caching_failed(&err);
+        }
+    }
+
+    /// Why this index is not to be used, if it was refused before.
+    pub fn refusal(&self, slot: &Slot) -> Result<Option<String>, StoreError> {
+        let text = read_if_there(&self.beside_index(slot, "refused"))?;
+        Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    fn beside_index(&self, slot: &Slot, extension: &str) -> PathBuf {
+        self.index_path(slot).with_extension(extension)
+    }
+}
