@@ -9,11 +9,11 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::password::UserOptions;
 use super::units::parse_size;
-use crate::mount::{Pull, Request};
+use crate::mount::{IndexPolicy, Pull, Request};
 use crate::oci::{Location, Platform, Reference};
 use crate::source::route::{DockerDaemon, candidates};
 use crate::source::{Credential, Options, Secret, host_platform};
-use crate::store::{ReadPolicy, Store};
+use crate::store::{ReadPolicy, Store, Trust};
 
 /// Threads for blocking work: three for each of four layers at first contact, and the reads of a mount.
 const BLOCKING_THREADS: usize = 32;
@@ -50,6 +50,10 @@ pub(super) struct ImageOptions {
     /// The same as --pull=never
     #[arg(long, conflicts_with = "pull")]
     pub offline: bool,
+    /// Of indexes that others made use only those with this much trust: proven (none: layers are streamed once), pinned
+    /// (the manifest or a signature names them) or claimed (any)
+    #[arg(long, value_name = "TRUST", value_parser = parse_trust, default_value = "pinned")]
+    pub require: Trust,
     #[command(flatten)]
     pub user: UserOptions,
     #[command(flatten)]
@@ -150,6 +154,9 @@ impl ImageOptions {
             platform,
             pull,
             options,
+            indexes: IndexPolicy {
+                require: self.require,
+            },
         })
     }
 }
@@ -182,6 +189,10 @@ fn registry_of(reference: &Reference) -> Option<&str> {
         Location::Registry { host, .. } => Some(host),
         Location::OciLayout { .. } | Location::DockerArchive { .. } => None,
     }
+}
+
+fn parse_trust(text: &str) -> Result<Trust, String> {
+    text.parse()
 }
 
 fn parse_pull(text: &str) -> Result<Pull, String> {

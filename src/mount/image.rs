@@ -9,14 +9,15 @@
 //! ```
 
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 
-use crate::oci::{Digest, Location, MAX_MANIFEST_SIZE, Platform, Reference};
+use super::found::{Finder, IndexPolicy};
+use crate::oci::{Descriptor, Digest, Location, MAX_MANIFEST_SIZE, Manifest, Platform, Reference};
 use crate::source::{
-    BlobSource, Options, Resolved, ResolvedImage, SourceError, VerifiedDocument, image_of,
+    BlobSource, Options, Resolved, ResolvedImage, SourceError, VerifiedDocument, image_of_watched,
     images_of, open, read_verified,
 };
 use crate::store::{CachedDocuments, Offline, Store, TagRecord};
@@ -71,6 +72,8 @@ pub struct Request {
     pub pull: Pull,
     /// How to reach the source.
     pub options: Options,
+    /// Which indexes may be used for layers that were never streamed here.
+    pub indexes: IndexPolicy,
 }
 
 impl Request {
@@ -131,6 +134,8 @@ pub struct Image {
     pub source: Arc<dyn BlobSource>,
     /// How current that is.
     pub freshness: Freshness,
+    /// What finds indexes of its layers.
+    pub(super) finder: Arc<Finder>,
 }
 
 impl Image {
@@ -157,24 +162,53 @@ impl Image {
 
     /// Finds the image. A tag that was asked for is recorded, so that it can be mounted offline.
     pub async fn resolve(store: &Arc<Store>, request: &Request) -> anyhow::Result<Self> {
+        Self::resolve_watched(store, request, &|_| {}).await
+    }
+
+    /// The same for who will open all layers: the search for their indexes begins as soon as the layers are known. Must
+    /// run on the runtime.
+    pub async fn resolve_to_open(store: &Arc<Store>, request: &Request) -> anyhow::Result<Self> {
+        Self::resolve_watched(store, request, &Finder::start).await
+    }
+
+    /// The same; `begin` is told of the finder when the layers are known, before the image is complete.
+    async fn resolve_watched(
+        store: &Arc<Store>,
+        request: &Request,
+        begin: &(dyn Fn(&Arc<Finder>) + Send + Sync),
+    ) -> anyhow::Result<Self> {
         let (reference, found) = find(store, request, async |source, resolved| {
-            image_of(source, resolved, &request.platform).await
+            let finder = Mutex::new(None);
+            let watch = |_: &Descriptor, manifest: Option<&Manifest>| {
+                if let Some(manifest) = manifest {
+                    let new = new_finder(store, source, manifest, request);
+                    begin(&new);
+                    *finder.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
+                }
+            };
+            let image = image_of_watched(&**source, resolved, &request.platform, &watch).await?;
+            // The last one that was announced is the one that was chosen.
+            let finder = finder.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let finder =
+                finder.unwrap_or_else(|| new_finder(store, source, &image.manifest, request));
+            Ok((image, finder))
         })
         .await?;
-        let (resolved, source, freshness) = found;
+        let ((resolved, finder), source, freshness) = found;
         warn(&resolved);
         Ok(Self {
             reference,
             resolved,
             source,
             freshness,
+            finder,
         })
     }
 
     /// Finds the images of all platforms.
     pub async fn resolve_all(store: &Arc<Store>, request: &Request) -> anyhow::Result<Vec<Self>> {
         let (reference, found) = find(store, request, async |source, resolved| {
-            images_of(source, resolved).await
+            images_of(&**source, resolved).await
         })
         .await?;
         let (images, source, freshness) = found;
@@ -183,6 +217,7 @@ impl Image {
             .into_iter()
             .map(|resolved| Self {
                 reference: reference.clone(),
+                finder: new_finder(store, &source, &resolved.manifest, request),
                 resolved,
                 source: Arc::clone(&source),
                 freshness: freshness.clone(),
@@ -209,6 +244,21 @@ impl Image {
     }
 }
 
+fn new_finder(
+    store: &Arc<Store>,
+    source: &Arc<dyn BlobSource>,
+    manifest: &Manifest,
+    request: &Request,
+) -> Arc<Finder> {
+    let (store, source) = (Arc::clone(store), Arc::clone(source));
+    Arc::new(Finder::new(
+        store,
+        source,
+        manifest,
+        request.indexes.clone(),
+    ))
+}
+
 fn warn(image: &ResolvedImage) {
     for warning in &image.warnings {
         tracing::warn!("{warning}");
@@ -221,7 +271,7 @@ type Found<T> = (T, Arc<dyn BlobSource>, Freshness);
 async fn find<T>(
     store: &Arc<Store>,
     request: &Request,
-    complete: impl AsyncFn(&dyn BlobSource, Resolved) -> Result<T, SourceError>,
+    complete: impl AsyncFn(&Arc<dyn BlobSource>, Resolved) -> Result<T, SourceError>,
 ) -> anyhow::Result<(Reference, Found<T>)> {
     let mut failures = Vec::new();
     for reference in std::iter::once(&request.reference).chain(&request.others) {
@@ -244,7 +294,7 @@ async fn find_one<T>(
     store: &Arc<Store>,
     request: &Request,
     reference: &Reference,
-    complete: &impl AsyncFn(&dyn BlobSource, Resolved) -> Result<T, SourceError>,
+    complete: &impl AsyncFn(&Arc<dyn BlobSource>, Resolved) -> Result<T, SourceError>,
 ) -> anyhow::Result<Found<T>> {
     let name = reference.to_string();
     let pinned = reference.digest().copied();
@@ -270,14 +320,14 @@ async fn find_one<T>(
     };
     let source = cached(source, store, pinned);
     if let Some(record) = unasked {
-        let complete = complete(&*source, answer_of(record)).await?;
+        let complete = complete(&source, answer_of(record)).await?;
         let checked = record.checked;
         return Ok((complete, source, Freshness::Unasked { checked }));
     }
     let asked = async {
         let resolved = ask(&*source, request.pull, known.as_ref()).await?;
         let root = resolved.descriptor.clone();
-        Ok::<_, SourceError>((complete(&*source, resolved).await?, root))
+        Ok::<_, SourceError>((complete(&source, resolved).await?, root))
     };
     match (asked.await, &known) {
         (Ok((complete, root)), _) => {
@@ -296,7 +346,7 @@ async fn find_one<T>(
             // What of it is not here either cannot be had: then the first error is what matters.
             let nowhere = Offline::new(name, None);
             let here = cached(Arc::new(nowhere), store, None);
-            let Ok(complete) = complete(&*here, answer_of(record)).await else {
+            let Ok(complete) = complete(&here, answer_of(record)).await else {
                 return Err(err.into());
             };
             let Location::Registry { host, .. } = reference.location() else {

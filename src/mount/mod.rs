@@ -1,10 +1,11 @@
 //! Composition: from a reference to something that can be served or printed.
 //!
 //! ```text
-//! Request ── resolve ──> Image ── open layers ──> Opened (tree + readers) ── serve ──> a mount
+//! Request ── resolve ──> Image ── find indexes ──> Prepared ── open layers ──> Opened (tree + readers) ── serve ──> a mount
 //!                          └───── top-down, as far as needed ──> Peek ──> an answer
 //! ```
 
+mod found;
 mod image;
 mod memory;
 mod mountpoint;
@@ -15,9 +16,10 @@ mod pull;
 mod record;
 mod status;
 
+pub use found::IndexPolicy;
 pub use image::{Freshness, Image, Pull, Request};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
-pub use opened::{LayerProgress, Opened};
+pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};
 pub use peek::Peek;
 pub use proof::prove_diff_ids;
 pub use pull::{Pulled, PulledLayer, Puller};

@@ -65,7 +65,9 @@ pub use login::{Login, check_login};
 pub use network::Network;
 pub use options::{Options, RetryPolicy, Timeouts};
 pub use registry::Registry;
-pub use resolve::{ResolvedImage, VerifiedDocument, image_of, images_of, resolve_image};
+pub use resolve::{
+    ResolvedImage, VerifiedDocument, Watch, image_of, image_of_watched, images_of, resolve_image,
+};
 pub use secret::Secret;
 pub use stream::{ByteStream, Provenance};
 
