@@ -89,6 +89,14 @@ pub(super) async fn serve(
             plan.dir.display()
         ));
     }
+    for (layer, part) in opened.prefetches() {
+        tokio::spawn(async move {
+            // It is only about speed: whoever reads these bytes is told what is wrong.
+            if let Err(err) = layer.prefetch(part).await {
+                tracing::debug!("prefetching ended: {err}");
+            }
+        });
+    }
     let ended = Arc::new(AtomicBool::new(false));
     let checks = start_checks(&store, &opened, &ended);
     drop(opened);

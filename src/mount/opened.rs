@@ -118,6 +118,15 @@ impl Prepared {
 }
 
 impl Opened {
+    /// What the makers of the layers' indexes want fetched first: bytes of the blobs.
+    pub fn prefetches(&self) -> Vec<(Arc<LayerReader>, Range<u64>)> {
+        let wanted = self.layers.iter().filter_map(|layer| {
+            let origin = self.origins.get(layer.digest())?;
+            Some((Arc::clone(layer), origin.prefetch.clone()?))
+        });
+        wanted.collect()
+    }
+
     /// Opens the layers, in parallel, and merges them. `downloads` are told how far it is.
     pub async fn open(
         store: &Arc<Store>,

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{LayerFiles, publish, read_if_there, remove_if_there};
 use super::slot::Slot;
-use super::{OpenLayer, Store, StoreError};
-use crate::layer::LayerIndex;
+use super::{LayerReader, OpenLayer, Store, StoreError};
+use crate::layer::{LayerIndex, SpanDigest, SpanError};
 use crate::oci::{Descriptor, Digest};
 use crate::source::BlobSource;
 
@@ -148,7 +148,39 @@ impl Store {
         Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()))
     }
 
-    fn beside_index(&self, slot: &Slot, extension: &str) -> PathBuf {
+    pub(super) fn beside_index(&self, slot: &Slot, extension: &str) -> PathBuf {
         self.index_path(slot).with_extension(extension)
+    }
+}
+
+impl LayerReader {
+    /// What to tell those who wait for a span whose bytes are not what the index says; `again` if others may give the
+    /// right ones. If not, an index that was found is not used again: either it is wrong, or the blob is, and only
+    /// streaming all of the layer tells which.
+    pub(super) fn wrong_span(&self, span: usize, cause: SpanError, again: bool) -> StoreError {
+        let layer = *self.digest();
+        if !again && !self.slot().is_own() {
+            let why = format!("span {span}: {cause}");
+            self.store.refuse(self.slot(), &why);
+            // Where the compressed bytes have a digest and it was right, the index contradicts itself.
+            let is_checked_before = (self.spans.get(span))
+                .is_some_and(|span| !matches!(span.digest, SpanDigest::Chunks(_)));
+            let is_after_check = matches!(cause, SpanError::Decode | SpanError::DecodedDigest);
+            if is_checked_before && is_after_check {
+                self.quarantine(format!("its index is wrong: {why}"));
+            } else {
+                tracing::warn!(
+                    "layer {}: its index and its bytes contradict each other ({why}): the index is not used again, the \
+                     next mount streams the layer",
+                    layer.short()
+                );
+            }
+        }
+        StoreError::Span {
+            layer,
+            span,
+            cause,
+            again,
+        }
     }
 }

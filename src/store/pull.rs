@@ -43,6 +43,15 @@ impl LayerReader {
         self.check_kept()
     }
 
+    /// Brings the spans that lie in the bytes `part` of the blob into the cache: what an index's maker wants fetched
+    /// first.
+    pub async fn prefetch(self: &Arc<Self>, part: Range<u64>) -> Result<(), StoreError> {
+        let first = (self.spans).first_in_blob(part.start);
+        let end = (self.spans).first_in_blob(part.end);
+        let missing = self.missing(first..end).await?;
+        self.fetch_missing(&missing, None).await
+    }
+
     /// Makes sure that the spans of the uncompressed bytes `ranges` can be read, without reading ahead of them, as
     /// patiently as one read. What was fetched when it fails is kept, so that another attempt may succeed.
     pub async fn fetch_ranges(self: &Arc<Self>, ranges: &[Range<u64>]) -> Result<(), StoreError> {
