@@ -8,6 +8,7 @@
 //! [`SpanDecoder`], which turns one span's compressed bytes into checked uncompressed ones.
 
 mod decode;
+mod difference;
 mod index;
 mod inflate;
 mod pass;
