@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Request ── resolve ──> Image ── open layers ──> Opened (tree + readers) ── serve ──> a mount
+//!                          ├───── published indexes, found beside it or by layer (published); made and sent (publish)
 //!                          └───── top-down, as far as needed ──> Peek ──> an answer
 //! ```
 
@@ -11,6 +12,8 @@ mod mountpoint;
 mod opened;
 mod peek;
 mod proof;
+mod publish;
+mod published;
 mod pull;
 mod record;
 mod status;
@@ -20,6 +23,8 @@ pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerProgress, Opened};
 pub use peek::Peek;
 pub use proof::prove_diff_ids;
+pub use publish::{PublishedImage, PublishedLayer, build, builds, publish};
+pub use published::{FindOptions, Found, FoundIndex, Published, Vouched};
 pub use pull::{Pulled, PulledLayer, Puller};
 pub use record::{MountRecord, records};
 pub use status::{LayerStatus, Live, MountStatus};

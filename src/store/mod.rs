@@ -5,6 +5,7 @@
 //!          refs/…                what references pointed to     (documents.rs)
 //!          indexes/ALG/HEX       layer indexes                  (layer::LayerIndex)
 //!          layers/ALG/HEX/…      decoded bytes of a layer       (files.rs)
+//!          midstates/…, found/…  for publishing, and published  (publishing.rs)
 //! ```
 //!
 //! A layer without an index is streamed once ([`Store::open_layer`], `first_contact.rs`); afterwards a
@@ -22,6 +23,7 @@ mod first_contact;
 mod partial;
 mod parts;
 mod patience;
+mod publishing;
 mod pull;
 mod reader;
 mod recent;
@@ -39,12 +41,14 @@ pub use error::StoreError;
 pub use evict::{DEFAULT_LIMIT, Evicted};
 pub use first_contact::Progress;
 pub use patience::{OnError, ReadPolicy};
+pub use publishing::FoundRecord;
 pub use reader::{Counters, LayerPin, LayerReader};
 
 use crate::layer::{IndexError, LayerIndex};
 use crate::oci::{Descriptor, Digest};
 use crate::source::BlobSource;
 use files::{LayerFiles, Locked, publish};
+use first_contact::PassOptions;
 
 /// Layers streamed at the same time at first contact; each needs three threads and a few MiB.
 const LAYERS_AT_ONCE: usize = 4;
@@ -146,15 +150,16 @@ impl Store {
         blob: &Descriptor,
         progress: &Progress,
     ) -> Result<OpenLayer, StoreError> {
-        self.open_keeping(source, blob, false, progress).await
+        self.open_keeping(source, blob, PassOptions::default(), progress)
+            .await
     }
 
-    /// Likewise; with `keep` a first contact that is broken off leaves what it got for the next one.
+    /// Likewise; a first contact does what `options` say.
     async fn open_keeping(
         self: &Arc<Self>,
         source: &Arc<dyn BlobSource>,
         blob: &Descriptor,
-        keep: bool,
+        options: PassOptions,
         progress: &Progress,
     ) -> Result<OpenLayer, StoreError> {
         let dir = self.layer_dir(&blob.digest);
@@ -177,7 +182,7 @@ impl Store {
             index
         } else {
             let source = Arc::clone(source);
-            first_contact::index_layer(self, source, blob, &dir, keep, progress).await?
+            first_contact::index_layer(self, source, blob, &dir, options, progress).await?
         };
         // Other files now, whoever made them; the old ones' lock kept eviction away until here.
         let new_files = Arc::new(LayerFiles::open(&dir).await?);
