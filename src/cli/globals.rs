@@ -7,9 +7,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use super::keys::read_public_key;
 use super::password::UserOptions;
 use super::units::parse_size;
-use crate::mount::{IndexPolicy, Pull, Request};
+use crate::mount::{FindOptions, IndexPolicy, Pull, Request};
 use crate::oci::{Location, Platform, Reference};
 use crate::source::route::{DockerDaemon, candidates};
 use crate::source::{Credential, Options, Secret, host_platform};
@@ -50,14 +51,27 @@ pub(super) struct ImageOptions {
     /// The same as --pull=never
     #[arg(long, conflicts_with = "pull")]
     pub offline: bool,
-    /// Of indexes that others made use only those with this much trust: proven (none: layers are streamed once), pinned
-    /// (the manifest or a signature names them) or claimed (any)
-    #[arg(long, value_name = "TRUST", value_parser = parse_trust, default_value = "pinned")]
-    pub require: Trust,
+    #[command(flatten)]
+    pub indexes: IndexOptions,
     #[command(flatten)]
     pub user: UserOptions,
     #[command(flatten)]
     pub registry: RegistryOptions,
+}
+
+/// Which indexes of layers that were never streamed here may be used.
+#[derive(Args, Clone)]
+pub(super) struct IndexOptions {
+    /// Of indexes that others made use only those with this much trust: proven (none: layers are streamed once), pinned
+    /// (the manifest names them, or the key of --index-key signed them) or claimed (any that is published)
+    #[arg(long, value_name = "TRUST", value_parser = parse_trust, default_value = "pinned")]
+    pub require: Trust,
+    /// Look for published indexes in this repository, too, by layer digest
+    #[arg(long, value_name = "REPO")]
+    pub index_repo: Option<Reference>,
+    /// Ed25519 public key (PEM): a published index that it has signed is pinned, any other is only claimed
+    #[arg(long, value_name = "FILE")]
+    pub index_key: Option<PathBuf>,
 }
 
 /// How to reach registries. Mirrors are a matter of configuration files: see `imgfs registry explain --help`.
@@ -152,11 +166,26 @@ impl ImageOptions {
             reference,
             others: references.collect(),
             platform,
+            indexes: self.indexes.policy(&options, pull == Pull::Never)?,
             pull,
             options,
-            indexes: IndexPolicy {
-                require: self.require,
+        })
+    }
+}
+
+impl IndexOptions {
+    /// Reads the key.
+    fn policy(&self, options: &Options, offline: bool) -> anyhow::Result<IndexPolicy> {
+        Ok(IndexPolicy {
+            require: self.require,
+            published: FindOptions {
+                repository: self.index_repo.clone(),
+                key: (self.index_key.as_deref())
+                    .map(read_public_key)
+                    .transpose()?,
+                options: options.clone(),
             },
+            offline,
         })
     }
 }

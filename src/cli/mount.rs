@@ -23,7 +23,7 @@ const END_TIME: Duration = Duration::from_secs(5);
 #[derive(Args)]
 #[command(after_help = "\
 Options for -o, separated by commas: allow_other, default_permissions, dev, suid, noexec, offline,
-plain_http, insecure, pull=WHEN, require=TRUST, fetch_executables=SIZE, read_timeout=TIME, on_error=WHAT,
+plain_http, insecure, pull=WHEN, require=TRUST, index_repo=REPO, index_key=FILE, fetch_executables=SIZE, read_timeout=TIME, on_error=WHAT,
 platform=OS/ARCH, cache_dir=DIR, cache_limit=SIZE. Options of mount(8) that mean nothing here (ro,
 rw, noatime, user, noauto, nofail, _netdev, x-...) are accepted, so these work too:
   mount -t fuse.imgfs golang:latest /mnt/go -o allow_other
@@ -262,8 +262,13 @@ fn apply(plan: &mut MountPlan, option: &str) -> anyhow::Result<()> {
         }
         ("require", Some(value)) => {
             let require = value.parse().map_err(|err| anyhow!("-o {option}: {err}"))?;
-            plan.options.require = require;
+            plan.options.indexes.require = require;
         }
+        ("index_repo", Some(value)) => {
+            let repository = value.parse().map_err(|err| anyhow!("-o {option}: {err}"))?;
+            plan.options.indexes.index_repo = Some(repository);
+        }
+        ("index_key", Some(value)) => plan.options.indexes.index_key = Some(value.into()),
         ("plain_http", None) => plan.options.registry.plain_http = true,
         ("insecure", None) => plan.options.registry.insecure = true,
         ("fetch_executables", Some(value)) => {

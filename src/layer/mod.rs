@@ -9,6 +9,7 @@
 
 mod chunks;
 mod decode;
+mod difference;
 mod index;
 mod inflate;
 mod pass;

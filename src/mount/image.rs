@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 
 use super::found::{Finder, IndexPolicy};
+use super::published::Published;
 use crate::oci::{Descriptor, Digest, Location, MAX_MANIFEST_SIZE, Manifest, Platform, Reference};
 use crate::source::{
     BlobSource, Options, Resolved, ResolvedImage, SourceError, VerifiedDocument, image_of_watched,
@@ -178,19 +179,22 @@ impl Image {
         begin: &(dyn Fn(&Arc<Finder>) + Send + Sync),
     ) -> anyhow::Result<Self> {
         let (reference, found) = find(store, request, async |source, resolved| {
-            let finder = Mutex::new(None);
-            let watch = |_: &Descriptor, manifest: Option<&Manifest>| {
-                if let Some(manifest) = manifest {
-                    let new = new_finder(store, source, manifest, request);
-                    begin(&new);
-                    *finder.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
-                }
+            let (finder, published) = (Mutex::new(None), Mutex::new(None));
+            let watch = |document: &Descriptor, manifest: Option<&Manifest>| {
+                let mut published = published.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(manifest) = manifest else {
+                    *published = begin_published(store, source, document, request);
+                    return;
+                };
+                let manifest = (document.digest, manifest);
+                let new = new_finder(store, source, manifest, request, published.take());
+                begin(&new);
+                *finder.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
             };
             let image = image_of_watched(&**source, resolved, &request.platform, &watch).await?;
             // The last one that was announced is the one that was chosen.
             let finder = finder.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let finder =
-                finder.unwrap_or_else(|| new_finder(store, source, &image.manifest, request));
+            let finder = finder.unwrap_or_else(|| finder_of(store, source, &image, request));
             Ok((image, finder))
         })
         .await?;
@@ -217,7 +221,7 @@ impl Image {
             .into_iter()
             .map(|resolved| Self {
                 reference: reference.clone(),
-                finder: new_finder(store, &source, &resolved.manifest, request),
+                finder: finder_of(store, &source, &resolved, request),
                 resolved,
                 source: Arc::clone(&source),
                 freshness: freshness.clone(),
@@ -244,19 +248,47 @@ impl Image {
     }
 }
 
+/// Begins to look for published indexes while the manifest is fetched. Of an image that was here before it is as a rule
+/// known what indexes there are.
+fn begin_published(
+    store: &Arc<Store>,
+    source: &Arc<dyn BlobSource>,
+    manifest: &Descriptor,
+    request: &Request,
+) -> Option<Published> {
+    let policy = &request.indexes;
+    let is_known = store
+        .document(&manifest.digest)
+        .is_ok_and(|known| known.is_some());
+    let begins = policy.wants_published() && !policy.offline && !is_known;
+    begins.then(|| {
+        let source = Arc::clone(source);
+        Published::start(source, manifest.digest, policy.published.clone())
+    })
+}
+
 fn new_finder(
     store: &Arc<Store>,
     source: &Arc<dyn BlobSource>,
-    manifest: &Manifest,
+    manifest: (Digest, &Manifest),
     request: &Request,
+    published: Option<Published>,
 ) -> Arc<Finder> {
     let (store, source) = (Arc::clone(store), Arc::clone(source));
-    Arc::new(Finder::new(
-        store,
-        source,
-        manifest,
-        request.indexes.clone(),
-    ))
+    let policy = request.indexes.clone();
+    Arc::new(Finder::new(store, source, manifest, policy, published))
+}
+
+fn finder_of(
+    store: &Arc<Store>,
+    source: &Arc<dyn BlobSource>,
+    image: &ResolvedImage,
+    request: &Request,
+) -> Arc<Finder> {
+    // An image always has a manifest; without its digest nothing published would be found.
+    let digest = image.manifest_digest().copied();
+    let digest = digest.unwrap_or(image.manifest.config.digest);
+    new_finder(store, source, (digest, &image.manifest), request, None)
 }
 
 fn warn(image: &ResolvedImage) {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Request ── resolve ──> Image ── find indexes ──> Prepared ── open layers ──> Opened (tree + readers) ── serve ──> a mount
+//!                          ├───── published indexes, made and sent (publish)
 //!                          └───── top-down, as far as needed ──> Peek ──> an answer
 //! ```
 
@@ -12,16 +13,20 @@ mod mountpoint;
 mod opened;
 mod peek;
 mod proof;
+mod publish;
+mod published;
 mod pull;
 mod record;
 mod status;
 
-pub use found::IndexPolicy;
+pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};
 pub use peek::Peek;
 pub use proof::prove_diff_ids;
+pub use publish::{PublishedImage, PublishedLayer, build, builds, publish};
+pub use published::{FindOptions, Found, FoundIndex, Published, Vouched};
 pub use pull::{Pulled, PulledLayer, Puller};
 pub use record::{MountRecord, records};
 pub use status::{LayerStatus, Live, MountStatus};

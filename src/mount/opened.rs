@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::found::{FoundLayer, Search, hide_format_files};
+use super::found::{FoundLayer, MidstatesBlob, Search, hide_format_files};
 use super::image::Image;
 use crate::fs::ImageFs;
 use crate::oci::{Descriptor, Digest};
@@ -38,7 +38,7 @@ pub struct Prepared {
 }
 
 /// How a layer of an open image came to be readable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct LayerOrigin {
     /// For people: how its index came to be.
     pub index: String,
@@ -48,6 +48,8 @@ pub struct LayerOrigin {
     pub problem: Option<String>,
     /// What the index's maker wants fetched first: bytes of the blob.
     pub prefetch: Option<Range<u64>>,
+    /// Hints for checking the blob's digest, if there are any.
+    pub midstates: Option<MidstatesBlob>,
 }
 
 /// An image ready to be read.
@@ -80,11 +82,13 @@ impl Prepared {
                 trust: Trust::Proven,
                 problem,
                 prefetch: None,
+                midstates: None,
             };
             if let Some(layer) = layer {
                 origin.index.clone_from(&layer.finding.origin);
                 origin.trust = layer.finding.trust;
                 origin.prefetch.clone_from(&layer.prefetch);
+                origin.midstates.clone_from(&layer.midstates);
                 found.insert(blob.digest, layer);
             }
             origins.insert(blob.digest, origin);

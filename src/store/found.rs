@@ -68,6 +68,9 @@ pub struct Finding {
     pub origin: String,
     /// How far it is bound to the layer.
     pub trust: Trust,
+    /// For people: where exactly it was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub place: String,
     /// Id of the key whose signature binds it, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -108,12 +111,23 @@ impl Store {
         index: &LayerIndex,
         finding: &Finding,
     ) -> Result<(), StoreError> {
-        self.keep_index(slot, index)?;
+        let encoded = index.encode().map_err(|cause| StoreError::Index {
+            layer: *slot.layer(),
+            cause,
+        })?;
+        self.keep_found_file(slot, &encoded, finding);
+        Ok(())
+    }
+
+    /// The same for an index of our own format, as it came.
+    pub fn keep_found_file(&self, slot: &Slot, file: &[u8], finding: &Finding) {
         let json = serde_json::to_vec(finding).unwrap_or_default();
-        if let Err(err) = publish(&self.beside_index(slot, "json"), &json) {
+        let written = publish(&self.index_path(slot), file)
+            // Without the record the index is not looked at.
+            .and_then(|()| publish(&self.beside_index(slot, "json"), &json));
+        if let Err(err) = written {
             self.caching_failed(&err);
         }
-        Ok(())
     }
 
     /// Opens a layer by an index that was found. Must run on the runtime.

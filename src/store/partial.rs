@@ -55,6 +55,11 @@ impl PartialBlob {
         Ok(partial)
     }
 
+    /// Nothing, wherever.
+    pub(super) fn none() -> Self {
+        Self::nothing(PathBuf::new())
+    }
+
     fn nothing(path: PathBuf) -> Self {
         Self {
             path,

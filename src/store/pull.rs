@@ -13,6 +13,7 @@ use std::sync::Arc;
 use futures_util::{TryStreamExt, stream};
 
 use super::fetch::MAX_RUN;
+use super::first_contact::PassOptions;
 use super::reader::LayerReader;
 use super::{OpenLayer, Progress, Store, StoreError};
 use crate::oci::Descriptor;
@@ -27,7 +28,11 @@ impl Store {
         blob: &Descriptor,
         progress: &Progress,
     ) -> Result<OpenLayer, StoreError> {
-        self.open_keeping(source, blob, true, progress).await
+        let options = PassOptions {
+            keep: true,
+            ..PassOptions::default()
+        };
+        self.open_keeping(source, blob, options, progress).await
     }
 }
 
