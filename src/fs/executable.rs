@@ -4,11 +4,16 @@
 //! then is a SIGBUS in the middle of whatever the program does; an error of the first read is an `execve` or a
 //! `dlopen` that fails, which programs know how to handle. So the read that covers the ELF header makes sure that
 //! everything else is in the cache, too.
+//!
+//! What looks like a program before its header is here (it may be executed, or its name says that it is a library) is
+//! fetched beyond the first piece at once: asking for the rest only after the header has come would cost a round trip for
+//! each program and each library.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::read::{Extents, Plan};
 use super::{FsError, ImageFs};
 use crate::tree::Ino;
 
@@ -65,6 +70,20 @@ impl ImageFs {
         Ok(!is_here)
     }
 
+    /// The size of a file that is about to be read from its start and is probably a program that will be fetched whole.
+    pub(super) fn probable_program(&self, ino: Ino, plan: &Plan<'_>) -> Option<u64> {
+        let node = self.tree.node(ino)?;
+        let Extents::One(extent) = plan.extents else {
+            return None;
+        };
+        let limit = self.executables.limit.load(Ordering::Relaxed);
+        let is_probable = plan.offset == 0
+            && extent.length <= limit
+            && (node.permissions() & 0o111 != 0
+                || self.tree.path(ino).is_some_and(|path| is_library(&path)));
+        is_probable.then_some(extent.length)
+    }
+
     /// Fetches what is missing of a program. Must run on the runtime.
     pub(super) async fn fetch_executable(&self, ino: Ino) -> Result<(), FsError> {
         let (layer, extents, _) = self.extents(ino)?;
@@ -77,6 +96,12 @@ impl ImageFs {
         self.executables.whole().insert(ino);
         Ok(())
     }
+}
+
+/// Whether a path is that of a shared library: `libc.so.6`, `_json.cpython-311-x86_64-linux-gnu.so`.
+fn is_library(path: &[u8]) -> bool {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    name.ends_with(b".so") || name.windows(4).any(|part| part == b".so.")
 }
 
 /// Whether a file that begins like this can be run or loaded: `ET_EXEC` or `ET_DYN` in an ELF header (System V ABI,
