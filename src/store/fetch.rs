@@ -145,33 +145,38 @@ impl LayerReader {
             return;
         };
         let last = first_read.last().unwrap_or(first);
-        self.flights.lock().ahead.needed(&(first..last + 1));
+        self.flights.lock().ahead.needed(&(first..last + 1), true);
         self.fetch_ahead();
     }
 
     /// Takes note that all of `ids` is needed, of which `missing` is not here.
     pub(super) fn note_needed(self: &Arc<Self>, ids: Range<usize>, missing: &[usize]) {
         let mut state = self.flights.lock();
-        if let Some(needed) = self.needed_now(&state, ids, missing) {
-            state.ahead.needed(&needed);
+        if let Some((needed, was_guessed)) = self.needed_now(&state, ids, missing) {
+            state.ahead.needed(&needed, was_guessed);
         }
         drop(state);
         self.fetch_ahead();
     }
 
-    /// What of `ids` nobody has needed before: it was fetched ahead, or is missing and not on its way.
+    /// What of `ids` nobody has needed before, and whether all of it was fetched ahead, of which `missing` is not here.
     fn needed_now(
         &self,
         state: &FlightState,
         ids: Range<usize>,
         missing: &[usize],
-    ) -> Option<Range<usize>> {
-        let mut now = ids.filter(|id| {
-            self.flights.is_first_read(*id)
-                || missing.binary_search(id).is_ok() && !state.waiting.contains_key(id)
-        });
-        let first = now.next()?;
-        Some(first..now.last().unwrap_or(first) + 1)
+    ) -> Option<(Range<usize>, bool)> {
+        let mut found: Option<(Range<usize>, bool)> = None;
+        for id in ids {
+            let was_guessed = self.flights.is_first_read(id);
+            let is_new = missing.binary_search(&id).is_ok() && !state.waiting.contains_key(&id);
+            if was_guessed || is_new {
+                let (needed, all_guessed) = found.get_or_insert((id..id, true));
+                needed.end = id + 1;
+                *all_guessed &= was_guessed;
+            }
+        }
+        found
     }
 
     /// Fetches ahead as much as may be under way at a time. Each run that has landed calls for the next one.
@@ -262,9 +267,9 @@ impl LayerReader {
         let guess = wanted.end..whole.end.min(wanted.start + GUESS);
         let mut follow = guess.clone();
         let mut state = self.flights.lock();
-        if let Some(now) = self.needed_now(&state, wanted.clone(), missing) {
-            let whole = now.start.min(whole.start)..now.end.max(whole.end);
-            state.ahead.needed(&whole);
+        if let Some((now, was_guessed)) = self.needed_now(&state, wanted.clone(), missing) {
+            let needed = now.start.min(whole.start)..now.end.max(whole.end);
+            state.ahead.needed(&needed, was_guessed);
         }
         if guess.is_empty() && state.ahead.goes_on_at(wanted.end) {
             follow = self.take_ahead(&mut state);
