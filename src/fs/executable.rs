@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::read::{Extents, Plan};
 use super::{FsError, ImageFs};
@@ -27,6 +27,8 @@ pub(super) struct Executables {
     /// Size of the largest file that is fetched whole; 0 for none.
     limit: AtomicU64,
     whole: Mutex<HashSet<Ino>>,
+    /// What the names of libraries lead to, looked for once: names are not known when a file is read.
+    libraries: OnceLock<HashSet<Ino>>,
 }
 
 impl Executables {
@@ -48,7 +50,7 @@ impl ImageFs {
     /// Whether the file of which `bytes` were read, from `offset` on, has to be fetched whole before they are answered.
     /// Looks at the marks of the cache only, once for each program.
     pub(super) fn lacks_executable(
-        &self,
+        self: &Arc<Self>,
         ino: Ino,
         offset: u64,
         bytes: &[u8],
@@ -57,7 +59,7 @@ impl ImageFs {
             return Ok(false);
         }
         let (layer, extents, size) = self.extents(ino)?;
-        if size > self.executables.limit.load(Ordering::Relaxed) {
+        if size > self.executable_limit() {
             return Ok(false);
         }
         let layer = self.layer(ino, layer)?;
@@ -66,8 +68,21 @@ impl ImageFs {
         });
         if is_here {
             self.executables.whole().insert(ino);
+            self.fetch_libraries(ino);
         }
         Ok(!is_here)
+    }
+
+    /// Size of the largest program that is fetched whole.
+    pub(super) fn executable_limit(&self) -> u64 {
+        self.executables.limit.load(Ordering::Relaxed)
+    }
+
+    fn named_libraries(&self) -> &HashSet<Ino> {
+        self.executables.libraries.get_or_init(|| {
+            let names = self.tree.names().filter(|(name, _)| is_library(name));
+            names.map(|(_, ino)| ino).collect()
+        })
     }
 
     /// The size of a file that is about to be read from its start and is probably a program that will be fetched whole.
@@ -76,16 +91,21 @@ impl ImageFs {
         let Extents::One(extent) = plan.extents else {
             return None;
         };
-        let limit = self.executables.limit.load(Ordering::Relaxed);
         let is_probable = plan.offset == 0
-            && extent.length <= limit
-            && (node.permissions() & 0o111 != 0
-                || self.tree.path(ino).is_some_and(|path| is_library(&path)));
+            && extent.length <= self.executable_limit()
+            && (node.permissions() & 0o111 != 0 || self.named_libraries().contains(&ino));
         is_probable.then_some(extent.length)
     }
 
-    /// Fetches what is missing of a program. Must run on the runtime.
-    pub(super) async fn fetch_executable(&self, ino: Ino) -> Result<(), FsError> {
+    /// Fetches what is missing of a program, and begins to fetch what it needs. Must run on the runtime.
+    pub(super) async fn fetch_executable(self: &Arc<Self>, ino: Ino) -> Result<(), FsError> {
+        self.fetch_whole(ino).await?;
+        self.fetch_libraries(ino);
+        Ok(())
+    }
+
+    /// Fetches what is missing of a file.
+    pub(super) async fn fetch_whole(&self, ino: Ino) -> Result<(), FsError> {
         let (layer, extents, _) = self.extents(ino)?;
         let layer = self.layer(ino, layer)?;
         let ranges: Vec<_> = (extents.as_slice().iter())
@@ -98,9 +118,8 @@ impl ImageFs {
     }
 }
 
-/// Whether a path is that of a shared library: `libc.so.6`, `_json.cpython-311-x86_64-linux-gnu.so`.
-fn is_library(path: &[u8]) -> bool {
-    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+/// Whether a name is that of a shared library: `libc.so.6`, `_json.cpython-311-x86_64-linux-gnu.so`.
+fn is_library(name: &[u8]) -> bool {
     name.ends_with(b".so") || name.windows(4).any(|part| part == b".so.")
 }
 

@@ -36,7 +36,7 @@ impl ImageFs {
     /// the end of the file. Says `false`, with `buf` in any state, if [`ImageFs::read`] has to fetch: these bytes, or
     /// the rest of a program that begins with them.
     pub fn try_read(
-        &self,
+        self: &Arc<Self>,
         ino: Ino,
         offset: u64,
         size: usize,
@@ -56,7 +56,7 @@ impl ImageFs {
 
     /// Reads likewise, fetching what is missing. Must run on the runtime.
     pub async fn read(
-        &self,
+        self: &Arc<Self>,
         ino: Ino,
         offset: u64,
         size: usize,

@@ -104,3 +104,104 @@ impl ReadAhead {
         self.window = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A read of spans, what had been fetched ahead among them or not, and what is fetched ahead then.
+    type Step = (Range<usize>, bool, Range<usize>);
+
+    #[track_caller]
+    fn check(steps: &[Step]) {
+        let mut ahead = ReadAhead::default();
+        for (number, (needed, was_guessed, expected)) in steps.iter().enumerate() {
+            ahead.needed(needed, *was_guessed);
+            let found = ahead.take(|_| true, |_| true);
+            assert_eq!(&found, expected, "step {number}: {needed:?}");
+        }
+    }
+
+    #[test]
+    fn the_second_read_of_a_neighbourhood_opens_the_window_and_right_guesses_let_it_grow() {
+        check(&[
+            (10..11, false, 11..11),
+            (11..12, false, 12..13),
+            (12..13, true, 13..17),
+            (13..14, true, 14..30),
+            (14..15, true, 15..31),
+            (9..10, false, 10..26),
+            (40..41, false, 41..41),
+            (41..42, false, 42..43),
+        ]);
+    }
+
+    #[test]
+    fn guesses_that_are_not_read_keep_the_window_small() {
+        check(&[
+            (10..11, false, 11..11),
+            (13..14, false, 14..15),
+            (17..18, false, 18..19),
+            (20..21, false, 21..22),
+        ]);
+    }
+
+    #[test]
+    fn random_reads_are_alone_with_their_spans() {
+        let places = [700, 3, 250, 90, 500, 40, 333, 610, 120, 480, 4, 701];
+        let steps: Vec<Step> = (places.iter())
+            .map(|place| (*place..place + 1, false, place + 1..place + 1))
+            .collect();
+        // 4 is near to 3 and 701 to 700, but that is eight reads ago.
+        check(&steps);
+    }
+
+    #[test]
+    fn several_neighbourhoods_at_a_time_keep_the_window_open() {
+        check(&[
+            (10..11, false, 11..11),
+            (80..81, false, 81..81),
+            (11..12, false, 12..13),
+            (81..82, false, 82..83),
+            (12..13, true, 13..17),
+            (82..83, true, 83..99),
+        ]);
+    }
+
+    #[test]
+    fn a_read_elsewhere_drops_what_was_not_asked_for() {
+        let mut ahead = ReadAhead::default();
+        ahead.needed(&(10..11), false);
+        ahead.needed(&(11..12), false);
+        assert!(ahead.goes_on_at(12));
+        ahead.needed(&(90..91), false);
+        assert!(ahead.take(|_| true, |_| true).is_empty());
+    }
+
+    #[test]
+    fn an_attempt_after_a_failure_is_no_second_read() {
+        let mut ahead = ReadAhead::default();
+        for _ in 0..3 {
+            ahead.needed(&(10..11), false);
+        }
+        assert!(ahead.take(|_| true, |_| true).is_empty());
+        ahead.needed(&(11..12), false);
+        ahead.stop();
+        assert!(ahead.take(|_| true, |_| true).is_empty());
+    }
+
+    #[test]
+    fn what_is_here_is_left_out_and_runs_are_cut() {
+        let mut ahead = ReadAhead::default();
+        for (id, was_guessed) in [(9, false), (10, false), (11, true), (12, true)] {
+            ahead.needed(&(id..id + 1), was_guessed);
+        }
+        let is_wanted = |id| id < 20 && id != 13 && id != 16;
+        let fits = |run: &Range<usize>| run.len() <= 2;
+        let runs: Vec<_> = std::iter::repeat_with(|| ahead.take(is_wanted, fits))
+            .take_while(|run| !run.is_empty())
+            .collect();
+        assert_eq!(runs, [14..16, 17..19, 19..20]);
+        ahead.needed(&(usize::MAX - 1..usize::MAX), false);
+    }
+}

@@ -107,6 +107,11 @@ impl LayerReader {
         self.spans.layer_size()
     }
 
+    /// What runs work that nobody waits for, begun on any thread.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     /// Keeps what is in the cache of it there, without the files that reading needs.
     pub fn pin(&self) -> LayerPin {
         LayerPin {
@@ -154,7 +159,7 @@ impl LayerReader {
     }
 
     /// The same for who reads on behalf of nobody: it does not count as a read that others may follow.
-    pub(super) fn try_read_quietly(&self, offset: u64, buf: &mut [u8]) -> Result<bool, StoreError> {
+    pub fn try_read_quietly(&self, offset: u64, buf: &mut [u8]) -> Result<bool, StoreError> {
         let range = self.range(offset, buf.len())?;
         let ids = self.spans.covering(range.clone());
         let mut from_disk = true;
