@@ -210,6 +210,17 @@ pub enum ContentsError {
     Spans(#[from] SpanTableError),
 }
 
+impl ContentsError {
+    /// Whether other bytes in the place of those read could be right. Once a digest has vouched for them, they are what
+    /// the image's maker wrote.
+    pub fn may_be_wrong_bytes(&self) -> bool {
+        matches!(
+            self,
+            Self::Footer | Self::Position { .. } | Self::Compressed(_) | Self::Digest { .. }
+        )
+    }
+}
+
 /// The index that `json` describes.
 pub(super) fn read_contents(json: &[u8], layer: &Layer) -> Result<TableOfContents, ContentsError> {
     let mut listing = Listing {

@@ -5,6 +5,7 @@
 //!                          └───── top-down, as far as needed ──> Peek ──> an answer
 //! ```
 
+pub mod found;
 mod image;
 mod memory;
 mod mountpoint;
