@@ -22,7 +22,7 @@ pub enum Times {
 pub struct Image {
     pub source: Arc<dyn BlobSource>,
     pub layers: Vec<Descriptor>,
-    pub toc_image: TocImage,
+    pub tables: TocImage,
 }
 
 /// Options of short waits.
@@ -49,7 +49,7 @@ pub async fn image(reference: &str) -> Image {
                 return Image {
                     source,
                     layers: manifest.layers,
-                    toc_image: TocImage::beside(&reference, &options),
+                    tables: TocImage::beside(&reference, &options),
                 };
             }
         }
@@ -58,7 +58,7 @@ pub async fn image(reference: &str) -> Image {
 
 impl Image {
     pub async fn find(&self, layer: usize) -> Option<Result<Found, String>> {
-        in_format(self.source.as_ref(), &self.layers[layer], &self.toc_image).await
+        in_format(self.source.as_ref(), &self.layers[layer], &self.tables).await
     }
 
     /// The layer by its table of contents against the layer by a pass of our own. The index that was found.

@@ -29,33 +29,32 @@ fn content(size: usize) -> Vec<u8> {
 
 /// A layer with an entry of each kind, and with what a table of contents can get wrong.
 fn odd_tar() -> Vec<u8> {
-    let mut builder = tar::Builder::new(Vec::new());
-    let mut add =
-        |name: &str, kind: tar::EntryType, bytes: &[u8], link: &str, pax: &[(&str, &[u8])]| {
-            builder.append_pax_extensions(pax.iter().copied()).unwrap();
-            let mut header = tar::Header::new_ustar();
-            header.set_entry_type(kind);
-            header.set_mode(if kind == tar::EntryType::Directory {
-                0o1777
-            } else {
-                0o4751
-            });
-            header.set_uid(1000);
-            header.set_gid(50);
-            header.set_mtime(1_700_000_000);
-            header.set_size(bytes.len() as u64);
-            if kind == tar::EntryType::Block || kind == tar::EntryType::Char {
-                header.set_device_major(259).unwrap();
-                header.set_device_minor(70_000).unwrap();
-            }
-            if !link.is_empty() {
-                header.set_link_name(link).unwrap();
-            }
-            header.set_path(name).unwrap();
-            header.set_cksum();
-            builder.append(&header, bytes).unwrap();
-        };
     use tar::EntryType as Type;
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut add = |name: &str, kind: Type, bytes: &[u8], link: &str, pax: &[(&str, &[u8])]| {
+        builder.append_pax_extensions(pax.iter().copied()).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(kind);
+        header.set_mode(if kind == Type::Directory {
+            0o1777
+        } else {
+            0o4751
+        });
+        header.set_uid(1000);
+        header.set_gid(50);
+        header.set_mtime(1_700_000_000);
+        header.set_size(bytes.len() as u64);
+        if kind == Type::Block || kind == Type::Char {
+            header.set_device_major(259).unwrap();
+            header.set_device_minor(70_000).unwrap();
+        }
+        if !link.is_empty() {
+            header.set_link_name(link).unwrap();
+        }
+        header.set_path(name).unwrap();
+        header.set_cksum();
+        builder.append(&header, bytes).unwrap();
+    };
     add("dir/", Type::Directory, b"", "", &[]);
     add("dir/empty", Type::Regular, b"", "", &[]);
     add(
