@@ -6,7 +6,7 @@
 //! in tar order are fetched, too:
 //!
 //! ```text
-//! needed   10    11    12     13       9         40
+//! needed   10    11    12     13       9         60
 //!                near  right  right    near      elsewhere
 //! window   0     1     4      16       16        0
 //! ahead    -     12    13-16  14-29    10-25     -          (what is here or on its way is left out)
@@ -42,7 +42,7 @@ pub(super) struct ReadAhead {
     window: usize,
     /// Spans needed last, newest last.
     recent: VecDeque<usize>,
-    /// To be fetched ahead, not asked for yet.
+    /// To be fetched ahead, not asked for yet. Its end stays when it is empty.
     pending: Range<usize>,
 }
 
@@ -65,7 +65,11 @@ impl ReadAhead {
         } else {
             self.window.max(1)
         };
-        self.pending = spans.end..spans.end.saturating_add(self.window);
+        // Each span on its own would be a request on its own: more only when half of the window is used up.
+        let left = self.pending.end.saturating_sub(spans.end);
+        if left <= self.window / 2 || left > self.window {
+            self.pending = spans.end..spans.end.saturating_add(self.window);
+        }
         self.recent.push_back(last);
         if self.recent.len() > REMEMBERED {
             self.recent.pop_front();
@@ -129,8 +133,10 @@ mod tests {
             (11..12, false, 12..13),
             (12..13, true, 13..17),
             (13..14, true, 14..30),
-            (14..15, true, 15..31),
-            (9..10, false, 10..26),
+            (14..15, true, 30..30),
+            (20..21, true, 30..30),
+            (21..22, true, 22..38),
+            (12..13, false, 13..29),
             (40..41, false, 41..41),
             (41..42, false, 42..43),
         ]);
@@ -141,8 +147,8 @@ mod tests {
         check(&[
             (10..11, false, 11..11),
             (13..14, false, 14..15),
-            (17..18, false, 18..19),
-            (20..21, false, 21..22),
+            (16..17, false, 17..18),
+            (19..20, false, 20..21),
         ]);
     }
 
