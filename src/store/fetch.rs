@@ -32,8 +32,8 @@ use crate::source::{ByteStream, SourceError};
 /// a second.
 pub(super) const MAX_RUN: u64 = 8 << 20;
 /// Most compressed bytes in one run ahead (a single span or chain may have more): half of the largest window of a usual
-/// gzip layer is one run, and incompressible data comes in three spans at a time. Shorter ones cost a request for each
-/// span; more would be in the way of a read that turns elsewhere for longer.
+/// gzip layer; incompressible data comes three spans at a time. Shorter ones cost a request for each span; longer ones
+/// would be in the way of a read that turns elsewhere for longer.
 const RUN_AHEAD: u64 = 4 << 20;
 /// Runs ahead of one layer at a time: one waits for its answer while the other fills the line. Each takes as much of the line as a read that is waited for.
 const RUNS_AHEAD: usize = 2;

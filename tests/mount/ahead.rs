@@ -94,8 +94,9 @@ fn neighbours_in_any_order_are_read_ahead_too() {
         .map(|i| (i / 4 * 4) as u64 + [2, 0, 3, 1][i % 4])
         .collect();
     read_pages(&mount, &order);
-    let requests = world.registry.requests().len();
-    assert!(requests <= 12, "{requests}: {:?}", ranges(&world));
+    wait_until_quiet(&world);
+    let (requests, spans) = (world.registry.requests().len(), asked(&world).len());
+    assert!(requests * 2 <= spans, "{requests}: {:?}", ranges(&world));
 }
 
 #[test]
@@ -121,7 +122,7 @@ fn a_random_reader_after_a_sequence_reads_nothing_ahead() {
     read_pages(&mount, &[0, 1, 2, 3, 4, 5, 6]);
     wait_until_quiet(&world);
     let ahead = *asked(&world).last().unwrap();
-    assert!((8..=6 + 16).contains(&ahead), "{ahead}");
+    assert!((8..=6 + 24).contains(&ahead), "{ahead}");
     world.registry.forget_requests();
     let mut places = [60, 42, 52, 36];
     read_pages(&mount, &places);
