@@ -118,3 +118,58 @@ fn number<const N: usize>(bytes: &[u8], offset: usize) -> Option<u64> {
             .fold(0, |sum, digit| sum << 8 | u64::from(*digit)),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn string(program: &[u8], place: u64) -> &[u8] {
+        let rest = &program[usize::try_from(place).unwrap()..];
+        rest.split(|byte| *byte == 0).next().unwrap()
+    }
+
+    fn part(program: &[u8], range: &Range<u64>) -> Vec<u8> {
+        let end = usize::try_from(range.end).unwrap().min(program.len());
+        program[usize::try_from(range.start).unwrap()..end].to_vec()
+    }
+
+    #[test]
+    #[cfg(all(
+        target_env = "gnu",
+        target_endian = "little",
+        target_pointer_width = "64"
+    ))]
+    fn this_program_needs_libc() {
+        let program = std::fs::read("/proc/self/exe").unwrap();
+        let headers = Headers::parse(&program[..4096]).unwrap();
+        let interpreter = string(&program, headers.interpreter.clone().unwrap().start);
+        assert!(interpreter.starts_with(b"/lib"), "{interpreter:?}");
+        let section = part(&program, headers.dynamic.as_ref().unwrap());
+        let dynamic = headers.dynamic(&section).unwrap();
+        let names: Vec<_> = (dynamic.needed.iter())
+            .map(|place| string(&program, *place))
+            .collect();
+        assert!(names.contains(&b"libc.so.6".as_slice()), "{names:?}");
+    }
+
+    #[test]
+    fn damaged_programs_are_no_programs() {
+        let program = std::fs::read("/proc/self/exe").unwrap();
+        let head = &program[..program.len().min(4096)];
+        for end in 0..head.len().min(1024) {
+            let _nothing_or_less = Headers::parse(&head[..end]);
+        }
+        let mut damaged = head.to_vec();
+        for position in 6..1024 {
+            for value in [0, 1, 0x7f, 0xff] {
+                let before = std::mem::replace(&mut damaged[position], value);
+                if let Some(headers) = Headers::parse(&damaged) {
+                    let _whatever = headers.dynamic(&damaged);
+                    assert!(headers.loaded.len() <= MAX_HEADERS);
+                }
+                damaged[position] = before;
+            }
+        }
+        assert_eq!(Headers::parse(b"#!/bin/sh\n"), None);
+    }
+}

@@ -99,19 +99,19 @@ impl ImageFs {
 
     /// Fetches what is missing of a program, and begins to fetch what it needs. Must run on the runtime.
     pub(super) async fn fetch_executable(self: &Arc<Self>, ino: Ino) -> Result<(), FsError> {
-        self.fetch_whole(ino).await?;
+        self.fetch_whole(ino, true).await?;
         self.fetch_libraries(ino);
         Ok(())
     }
 
-    /// Fetches what is missing of a file.
-    pub(super) async fn fetch_whole(&self, ino: Ino) -> Result<(), FsError> {
+    /// Fetches what is missing of a file, which somebody reads if `is_read`.
+    pub(super) async fn fetch_whole(&self, ino: Ino, is_read: bool) -> Result<(), FsError> {
         let (layer, extents, _) = self.extents(ino)?;
         let layer = self.layer(ino, layer)?;
         let ranges: Vec<_> = (extents.as_slice().iter())
             .map(|extent| extent.layer_offset..extent.layer_offset + extent.length)
             .collect();
-        let fetched = layer.fetch_ranges(&ranges).await;
+        let fetched = layer.fetch_ranges(&ranges, is_read).await;
         fetched.map_err(|source| self.read_error(ino, source))?;
         self.executables.whole().insert(ino);
         Ok(())

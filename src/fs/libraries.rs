@@ -76,7 +76,7 @@ impl ImageFs {
             };
             let image = Arc::clone(self);
             file.layer.runtime().spawn(async move {
-                if let Err(err) = image.fetch_whole(needed).await {
+                if let Err(err) = image.fetch_whole(needed, false).await {
                     tracing::debug!("fetching a library ahead: {err}");
                     return;
                 }

@@ -31,11 +31,11 @@ use crate::source::{ByteStream, SourceError};
 /// Most compressed bytes asked for in one run (a single span or chain may have more): at 200 Mbit/s a third of
 /// a second.
 pub(super) const MAX_RUN: u64 = 8 << 20;
-/// Most compressed bytes in one run ahead (a single span or chain may have more): twice what 200 Mbit/s bring in a round
-/// trip of 40 ms, so that two runs fill the line while one of them waits for its answer. More would be in the way of a
-/// read that turns elsewhere for longer.
-const RUN_AHEAD: u64 = 2 << 20;
-/// Runs ahead of one layer at a time. Each takes as much of the line as a read that is waited for.
+/// Most compressed bytes in one run ahead (a single span or chain may have more): half of the largest window of a usual
+/// gzip layer; incompressible data comes three spans at a time. Shorter ones cost a request for each span; longer ones
+/// would be in the way of a read that turns elsewhere for longer.
+const RUN_AHEAD: u64 = 4 << 20;
+/// Runs ahead of one layer at a time: one waits for its answer while the other fills the line. Each takes as much of the line as a read that is waited for.
 const RUNS_AHEAD: usize = 2;
 /// Runs ahead of all layers of a mount at a time: half of the requests that may be under way to one registry, so that
 /// reads find a place at once.
@@ -183,6 +183,9 @@ impl LayerReader {
 
     /// Fetches ahead as much as may be under way at a time. Each run that has landed calls for the next one.
     fn fetch_ahead(self: &Arc<Self>) {
+        if !self.may_fetch_ahead() {
+            return;
+        }
         loop {
             let own = Arc::clone(&self.flights.turns_ahead).try_acquire_owned();
             let shared = Arc::clone(&self.store.runs_ahead).try_acquire_owned();
@@ -208,6 +211,12 @@ impl LayerReader {
                 reader.fetch_ahead();
             });
         }
+    }
+
+    /// Not from a server without ranges, which would send the blob from its start for each run; and not onto a full disk:
+    /// what has to be kept in memory would push out what is read.
+    fn may_fetch_ahead(&self) -> bool {
+        self.source.parallel_ranges() > 1 && self.is_kept()
     }
 
     /// The next run ahead, as far as is known without reading the disk.

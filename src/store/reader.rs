@@ -248,9 +248,14 @@ impl LayerReader {
         self.is_marked_anew(id) && (self.state(id) == READY || self.verify_on_disk(id))
     }
 
+    /// Whether spans that are fetched can be written to the cache, as far as is known.
+    pub(super) fn is_kept(&self) -> bool {
+        !self.write_failed.load(Ordering::Relaxed)
+    }
+
     /// Takes over a verified, decoded span: writes it and marks it, or keeps it in memory.
     pub(super) fn accept(&self, id: usize, span: &Span, bytes: Vec<u8>) {
-        if !self.write_failed.load(Ordering::Relaxed) {
+        if self.is_kept() {
             let written = self
                 .files
                 .write(span.uncompressed.start, &bytes)

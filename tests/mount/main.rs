@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod commands;
 mod concurrency;
 mod counterparts;
