@@ -27,6 +27,8 @@ mod mount8;
 mod offline;
 mod outage;
 mod process;
+mod published;
+mod publishing;
 mod pull;
 mod rootfs;
 mod rot;
