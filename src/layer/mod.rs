@@ -13,6 +13,7 @@ mod index;
 mod inflate;
 mod pass;
 mod scan;
+pub mod soci;
 mod span;
 mod tar;
 mod toc;
