@@ -1,0 +1,3 @@
+//! Indexes that others made and that are found beside an image.
+
+pub(super) mod soci;
