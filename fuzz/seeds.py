@@ -104,6 +104,10 @@ def index(checkpoints, chunks=b""):
     return bytes([codec]) + struct.pack("<QQ", checkpoints[-1][4], end) + lengths + table + records + windows + chunks + bytes(32)
 
 
+# A layer and its zTOC; one of a plain tar differs in the last table alone, and those checkpoints are a FlatBuffer, too.
+SOCI = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "soci"
+ZTOC = struct.pack("<Q", (SOCI / "layer.tar.gz").stat().st_size) + (SOCI / "layer.ztoc").read_bytes()
+
 DIGEST = "sha256:" + "ab" * 32
 DESCRIPTOR = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": DIGEST, "size": 7}
 TARS = {
@@ -143,6 +147,7 @@ SEEDS = {
             struct.pack("<QQQQQ", *numbers) + bytes(32)
             for numbers in ((10, 100, 7, 0, 500), (120, 180, 0, 512, 600)))),
     },
+    "ztoc": {"gzip": ZTOC, "plain": ZTOC + (SOCI / "tar.zinfo").read_bytes()},
     "toc": {"all-kinds": struct.pack("<Q", 4096) + toc(), "empty": bytes(40)},
     "manifest": {
         "manifest": b"\0" + json.dumps({"schemaVersion": 2, "config": DESCRIPTOR, "layers": [DESCRIPTOR],

@@ -17,11 +17,13 @@ mod blobs;
 mod indexes;
 mod tars;
 mod texts;
+mod ztocs;
 
 pub use blobs::{layer, spans};
 pub use indexes::{index, toc};
 pub use tars::tar;
 pub use texts::{challenge, manifest, platform, reference};
+pub use ztocs::ztoc;
 
 /// Takes `N` bytes from the front, zeros where there are none.
 fn take<const N: usize>(data: &mut &[u8]) -> [u8; N] {

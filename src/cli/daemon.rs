@@ -89,11 +89,14 @@ pub(super) async fn serve(
             plan.dir.display()
         ));
     }
-    for (layer, part) in opened.prefetches() {
+    for (layer, parts) in opened.prefetches() {
         tokio::spawn(async move {
-            // It is only about speed: whoever reads these bytes is told what is wrong.
-            if let Err(err) = layer.prefetch(part).await {
-                tracing::debug!("prefetching ended: {err}");
+            for part in parts {
+                // It is only about speed: whoever reads these bytes is told what is wrong.
+                if let Err(err) = layer.prefetch(part).await {
+                    tracing::debug!("prefetching ended: {err}");
+                    return;
+                }
             }
         });
     }

@@ -66,6 +66,9 @@ pub(super) struct IndexOptions {
     /// (the manifest names them, or the key of --index-key signed them) or claimed (any that is published)
     #[arg(long, value_name = "TRUST", value_parser = parse_trust, default_value = "pinned")]
     pub require: Trust,
+    /// Use SOCI indexes of version 1, too, where claimed ones are: anybody who may push can add one to an image
+    #[arg(long)]
+    pub soci_v1: bool,
     /// Look for published indexes in this repository, too, by layer digest
     #[arg(long, value_name = "REPO")]
     pub index_repo: Option<Reference>,
@@ -178,6 +181,7 @@ impl IndexOptions {
     fn policy(&self, options: &Options, offline: bool) -> anyhow::Result<IndexPolicy> {
         Ok(IndexPolicy {
             require: self.require,
+            soci_v1: self.soci_v1,
             published: FindOptions {
                 repository: self.index_repo.clone(),
                 key: (self.index_key.as_deref())

@@ -23,7 +23,7 @@ const END_TIME: Duration = Duration::from_secs(5);
 #[derive(Args)]
 #[command(after_help = "\
 Options for -o, separated by commas: allow_other, default_permissions, dev, suid, noexec, offline,
-plain_http, insecure, pull=WHEN, require=TRUST, index_repo=REPO, index_key=FILE, fetch_executables=SIZE, read_timeout=TIME, on_error=WHAT,
+plain_http, insecure, pull=WHEN, require=TRUST, soci_v1, index_repo=REPO, index_key=FILE, fetch_executables=SIZE, read_timeout=TIME, on_error=WHAT,
 platform=OS/ARCH, cache_dir=DIR, cache_limit=SIZE. Options of mount(8) that mean nothing here (ro,
 rw, noatime, user, noauto, nofail, _netdev, x-...) are accepted, so these work too:
   mount -t fuse.imgfs golang:latest /mnt/go -o allow_other
@@ -264,6 +264,7 @@ fn apply(plan: &mut MountPlan, option: &str) -> anyhow::Result<()> {
             let require = value.parse().map_err(|err| anyhow!("-o {option}: {err}"))?;
             plan.options.indexes.require = require;
         }
+        ("soci_v1", None) => plan.options.indexes.soci_v1 = true,
         ("index_repo", Some(value)) => {
             let repository = value.parse().map_err(|err| anyhow!("-o {option}: {err}"))?;
             plan.options.indexes.index_repo = Some(repository);

@@ -19,6 +19,7 @@ mod pass;
 mod payloads;
 mod rfc3339;
 mod scan;
+pub mod soci;
 mod span;
 mod tar;
 mod toc;

@@ -392,33 +392,58 @@ struct Pax {
 
 impl Pax {
     fn read(records: Option<&[u8]>) -> Result<Self, String> {
-        let mut pax = Self::default();
-        let mut libarchive = Xattrs::new();
+        let (mut mtime, mut xattrs) = (None, PaxXattrs::default());
         for record in PaxExtensions::new(records.unwrap_or_default()) {
             let record = record.map_err(|err| err.to_string())?;
             let (key, value) = (record.key_bytes(), record.value_bytes());
             if key == b"mtime" {
-                pax.mtime = parse_time(value).or(pax.mtime);
-            } else if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                set(&mut pax.xattrs, name.to_vec(), value.to_vec())?;
-            } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
-                // bsdtar writes unpadded base64.
-                let engine = base64::engine::general_purpose::GeneralPurpose::new(
-                    &base64::alphabet::STANDARD,
-                    base64::engine::GeneralPurposeConfig::new()
-                        .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
-                );
-                if let Ok(value) = engine.decode(value) {
-                    set(&mut libarchive, percent_decode(name), value)?;
-                }
+                mtime = parse_time(value).or(mtime);
+            } else {
+                xattrs.record(key, value)?;
             }
         }
-        for (name, value) in libarchive {
-            if !pax.xattrs.iter().any(|(known, _)| *known == name) {
-                pax.xattrs.push((name, value));
+        Ok(Self {
+            mtime,
+            xattrs: xattrs.finish(),
+        })
+    }
+}
+
+/// The extended attributes among one entry's PAX records, which other formats have, too.
+#[derive(Default)]
+pub(super) struct PaxXattrs {
+    schily: Xattrs,
+    libarchive: Xattrs,
+}
+
+impl PaxXattrs {
+    /// Takes the next record.
+    pub(super) fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+            set(&mut self.schily, name.to_vec(), value.to_vec())?;
+        } else if let Some(name) = key.strip_prefix(b"LIBARCHIVE.xattr.") {
+            // bsdtar writes unpadded base64.
+            let engine = base64::engine::general_purpose::GeneralPurpose::new(
+                &base64::alphabet::STANDARD,
+                base64::engine::GeneralPurposeConfig::new()
+                    .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
+            );
+            if let Ok(value) = engine.decode(value) {
+                set(&mut self.libarchive, percent_decode(name), value)?;
             }
         }
-        Ok(pax)
+        Ok(())
+    }
+
+    /// All of them; what both kinds of record name counts as the first kind says.
+    pub(super) fn finish(self) -> Xattrs {
+        let mut xattrs = self.schily;
+        for (name, value) in self.libarchive {
+            if !xattrs.iter().any(|(known, _)| *known == name) {
+                xattrs.push((name, value));
+            }
+        }
+        xattrs
     }
 }
 

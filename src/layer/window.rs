@@ -74,8 +74,8 @@ fn decode(
     }
 }
 
-/// Encodes a window that is mostly zeros.
-fn encode(window: &[u8]) -> Vec<u8> {
+/// Encodes a window that is mostly zeros; any other is a few bytes longer then.
+pub(super) fn encode(window: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     put_number(&mut out, window.len());
     let mut rest = window;

@@ -47,7 +47,7 @@ pub struct LayerOrigin {
     /// For people: what was wrong with an index that was not used.
     pub problem: Option<String>,
     /// What the index's maker wants fetched first: bytes of the blob.
-    pub prefetch: Option<Range<u64>>,
+    pub prefetch: Vec<Range<u64>>,
     /// Hints for checking the blob's digest, if there are any.
     pub midstates: Option<MidstatesBlob>,
 }
@@ -81,7 +81,7 @@ impl Prepared {
                 index: if is_here { "cache" } else { FIRST_CONTACT }.to_owned(),
                 trust: Trust::Proven,
                 problem,
-                prefetch: None,
+                prefetch: Vec::new(),
                 midstates: None,
             };
             if let Some(layer) = layer {
@@ -123,12 +123,16 @@ impl Prepared {
 
 impl Opened {
     /// What the makers of the layers' indexes want fetched first: bytes of the blobs.
-    pub fn prefetches(&self) -> Vec<(Arc<LayerReader>, Range<u64>)> {
-        let wanted = self.layers.iter().filter_map(|layer| {
-            let origin = self.origins.get(layer.digest())?;
-            Some((Arc::clone(layer), origin.prefetch.clone()?))
-        });
-        wanted.collect()
+    pub fn prefetches(&self) -> Vec<(Arc<LayerReader>, Vec<Range<u64>>)> {
+        let mut wanted = Vec::new();
+        for layer in &self.layers {
+            let origin = self.origins.get(layer.digest());
+            let parts = origin.map_or(&[][..], |origin| &origin.prefetch);
+            if !parts.is_empty() {
+                wanted.push((Arc::clone(layer), parts.to_vec()));
+            }
+        }
+        wanted
     }
 
     /// Opens the layers, in parallel, and merges them. `downloads` are told how far it is.

@@ -67,6 +67,14 @@ impl Descriptor {
         }
     }
 
+    /// The size of what is known by its digest alone.
+    pub const UNKNOWN_SIZE: u64 = u64::MAX;
+
+    /// A descriptor of a manifest or index that is named by its digest alone.
+    pub fn of_digest(digest: Digest) -> Self {
+        Self::of_document(digest, Self::UNKNOWN_SIZE)
+    }
+
     /// What it points to.
     pub fn kind(&self) -> MediaType {
         MediaType::parse(&self.media_type)

@@ -14,6 +14,9 @@ use super::{Descriptor, MediaType};
 
 /// `BuildKit`'s mark on attestations stored beside images.
 const ATTESTATION: &str = "vnd.docker.reference.type";
+/// SOCI's mark on its indexes of version 2 in a list, beside the artifact type: skopeo 1.9 drops that when it
+/// copies a list.
+const SOCI_INDEX: &str = "com.amazon.soci.image-manifest-digest";
 
 /// Windows builds whose hosts run older containers too, from here on (Windows Server 2022 and 2025).
 const WINDOWS_LTSC_BUILDS: [u32; 2] = [20348, 26100];
@@ -310,7 +313,7 @@ impl PlatformMatcher {
 }
 
 /// Whether an index's entry can be an image or a further index: not an attestation, not an artifact. SOCI v2
-/// indexes carry a real platform, so only the artifact type tells them apart.
+/// indexes carry a real platform, so only the artifact type and an annotation tell them apart.
 pub fn may_be_image(descriptor: &Descriptor) -> bool {
     let unknown = descriptor
         .platform
@@ -319,7 +322,9 @@ pub fn may_be_image(descriptor: &Descriptor) -> bool {
     let kind = descriptor.kind();
     !unknown
         && descriptor.artifact_type.is_empty()
-        && !descriptor.annotations.contains_key(ATTESTATION)
+        && ![ATTESTATION, SOCI_INDEX]
+            .iter()
+            .any(|mark| descriptor.annotations.contains_key(*mark))
         && (descriptor.media_type.is_empty()
             || matches!(
                 kind,
@@ -580,13 +585,14 @@ mod tests {
         check("10.0.20348", "", true);
     }
 
-    /// A descriptor for each `platform[!mark]`: `-` has no platform, `!` is an attestation, `?` an artifact.
+    /// A descriptor for each `platform[!mark]`: `-` has no platform, `!` is an attestation, `?` an artifact, `$` a SOCI
+    /// index that lost its type.
     fn index(entries: &str) -> Vec<Descriptor> {
         entries
             .split_whitespace()
             .enumerate()
             .map(|(position, entry)| {
-                let name = entry.trim_end_matches(['!', '?']);
+                let name = entry.trim_end_matches(['!', '?', '$']);
                 let mut descriptor = Descriptor {
                     media_type: "application/vnd.oci.image.manifest.v1+json".into(),
                     digest: Digest::sha256(b""),
@@ -599,6 +605,10 @@ mod tests {
                 if entry.ends_with('!') {
                     let mark = "attestation-manifest".to_owned();
                     descriptor.annotations.insert(ATTESTATION.into(), mark);
+                }
+                if entry.ends_with('$') {
+                    let image = Digest::sha256(b"").to_string();
+                    descriptor.annotations.insert(SOCI_INDEX.into(), image);
                 }
                 if entry.ends_with('?') {
                     descriptor.artifact_type = "application/x".into();
@@ -630,6 +640,7 @@ mod tests {
             "- linux/386 linux/amd64! linux/amd64?",
             "1 0",
         );
+        check("linux/amd64", "linux/amd64$ linux/amd64", "1");
         check(
             "linux/amd64",
             "unknown/unknown linux/amd64!",

@@ -238,38 +238,40 @@ pub async fn read_blob(
 }
 
 /// Reads a whole small blob or manifest from `stream` and checks size and digest before anyone sees a byte.
-/// `limit` bounds memory.
+/// `limit` bounds memory. Of what is named by its digest alone ([`Descriptor::UNKNOWN_SIZE`]) the digest decides.
 pub async fn read_verified(
     mut stream: ByteStream,
     descriptor: &Descriptor,
     limit: u64,
 ) -> Result<Bytes, SourceError> {
-    if descriptor.size > limit {
-        return Err(SourceError::TooLarge {
-            digest: descriptor.digest,
-            size: descriptor.size,
-            limit,
-        });
+    let expected = Some(descriptor.size).filter(|size| *size != Descriptor::UNKNOWN_SIZE);
+    let too_large = |size| SourceError::TooLarge {
+        digest: descriptor.digest,
+        size,
+        limit,
+    };
+    let wrong_size = |expected, found| SourceError::Size {
+        digest: descriptor.digest,
+        expected,
+        found,
+    };
+    if let Some(size) = expected.filter(|size| *size > limit) {
+        return Err(too_large(size));
     }
     let mut body = BytesMut::new();
     while let Some(piece) = stream.next().await {
         let piece = piece?;
-        if (body.len() + piece.len()) as u64 > descriptor.size {
-            return Err(SourceError::Size {
-                digest: descriptor.digest,
-                expected: descriptor.size,
-                found: (body.len() + piece.len()) as u64,
-            });
+        let size = (body.len() + piece.len()) as u64;
+        match expected {
+            Some(expected) if size > expected => return Err(wrong_size(expected, size)),
+            None if size > limit => return Err(too_large(size)),
+            _ => body.extend_from_slice(&piece),
         }
-        body.extend_from_slice(&piece);
     }
     let found = Digest::of(descriptor.digest.algorithm(), &body);
-    if body.len() as u64 != descriptor.size {
-        return Err(SourceError::Size {
-            digest: descriptor.digest,
-            expected: descriptor.size,
-            found: body.len() as u64,
-        });
+    let size = body.len() as u64;
+    if let Some(expected) = expected.filter(|expected| *expected != size) {
+        return Err(wrong_size(expected, size));
     }
     if found != descriptor.digest {
         return Err(SourceError::Digest {

@@ -9,3 +9,4 @@ pub mod programs;
 pub mod registry;
 mod serve;
 mod upload;
+pub mod ztoc;

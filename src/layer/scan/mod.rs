@@ -8,7 +8,9 @@
 //! - gzip: the first block boundary more than [`SPAN_SIZE`] into the span (more than, as inflate may or may
 //!   not stop at a boundary that coincides with the end of its output), or a member start
 //!   [`MEMBER_SPAN_SIZE`] into it;
-//! - zstd: the first block boundary [`SPAN_SIZE`] into it, or a frame start [`MEMBER_SPAN_SIZE`] into it.
+//! - zstd: the first block boundary [`SPAN_SIZE`] into it, or a frame start [`MEMBER_SPAN_SIZE`] into it, or any frame
+//!   start in a span that begins inside a frame: nothing can be resumed there, so a read would cost every frame up to
+//!   the next span that begins with one. A frame's end without content belongs to the span before it.
 
 mod gzip;
 mod zstd;
@@ -128,6 +130,8 @@ struct Progress {
     span_compressed_start: u64,
     checkpoint: Checkpoint,
     hasher: blake3::Hasher,
+    /// Of the last span and what followed it without any content.
+    extended: blake3::Hasher,
     spans: Vec<ScannedSpan>,
     buffer: Vec<u8>,
     filled: usize,
@@ -146,6 +150,7 @@ impl Scanner {
                 span_compressed_start: 0,
                 checkpoint: Checkpoint::Stored,
                 hasher: blake3::Hasher::new(),
+                extended: blake3::Hasher::new(),
                 spans: Vec::new(),
                 buffer: vec![0; PIECE_SIZE],
                 filled: 0,
@@ -287,6 +292,9 @@ impl Progress {
     /// Notes input bytes as used.
     fn consumed(&mut self, bytes: &[u8]) -> Result<(), ScanError> {
         self.hasher.update(bytes);
+        if self.checkpoint == Checkpoint::ZstdBlock && self.span_length() == 0 {
+            self.extended.update(bytes);
+        }
         self.compressed += bytes.len() as u64;
         if self.compressed - self.span_compressed_start > MAX_SPAN_COMPRESSED {
             return Err(ScanError::SpanTooLarge);
@@ -323,6 +331,7 @@ impl Progress {
             checkpoint: std::mem::replace(&mut self.checkpoint, checkpoint),
             digest: *self.hasher.finalize().as_bytes(),
         });
+        std::mem::swap(&mut self.hasher, &mut self.extended);
         self.hasher.reset();
         self.hasher.update(shared);
         self.span_start = self.uncompressed;
@@ -330,15 +339,34 @@ impl Progress {
         Ok(())
     }
 
-    /// At a place where a member or frame begins: ends the span if it is long enough for that.
+    /// At a place where a member or frame begins: ends the span if it is long enough for that, or if it begins where
+    /// nothing can be resumed.
     fn member_start(
         &mut self,
         checkpoint: Checkpoint,
         sink: &mut Sink<'_>,
     ) -> Result<(), ScanError> {
-        if self.span_length() >= MEMBER_SPAN_SIZE {
+        let is_inside = self.checkpoint == Checkpoint::ZstdBlock;
+        if is_inside && self.span_length() == 0 {
+            self.extend_last(checkpoint);
+        } else if is_inside || self.span_length() >= MEMBER_SPAN_SIZE {
             self.cut(checkpoint, &[], sink)?;
         }
         Ok(())
+    }
+
+    /// Gives the bytes since the last cut, which have no content, to the span before it.
+    fn extend_last(&mut self, checkpoint: Checkpoint) {
+        let Some(last) = self.spans.last_mut() else {
+            return;
+        };
+        if self.compressed - last.compressed.start > MAX_SPAN_COMPRESSED {
+            return;
+        }
+        last.compressed.end = self.compressed;
+        last.digest = *self.extended.finalize().as_bytes();
+        self.checkpoint = checkpoint;
+        self.hasher.reset();
+        self.span_compressed_start = self.compressed;
     }
 }

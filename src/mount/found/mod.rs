@@ -6,7 +6,9 @@
 //! index                    where it is found                                          trust
 //! the layer's own          the cache                                                  proven
 //! eStargz, zstd:chunked    in the blob; its digest is in the layer's descriptor       pinned
+//! SOCI, version 2          in the repository; the image's manifest names it            pinned
 //! published                beside the image, or in a repository of indexes            pinned by a signature, else claimed
+//! SOCI, version 1          beside the image, with [`IndexPolicy::soci_v1`]             claimed
 //! none of these: the layer is streamed once, which makes its own                      proven
 //! ```
 //!
@@ -16,6 +18,7 @@
 mod contents;
 mod estargz;
 mod range;
+mod soci;
 mod toc_image;
 mod zstd_chunked;
 
@@ -27,6 +30,8 @@ use bytes::Bytes;
 pub use contents::{Found, in_format};
 pub use toc_image::TocImage;
 use tokio::sync::OnceCell;
+
+use soci::{SOCI_V1, SociIndex};
 
 use super::published::{FindOptions, ORIGIN as PUBLISHED, Published};
 use crate::layer::estargz::TOC_DIGEST;
@@ -47,6 +52,8 @@ const ESTARGZ_FILES: [&[u8]; 3] = [
 pub struct IndexPolicy {
     /// The least trust.
     pub require: Trust,
+    /// SOCI indexes of version 1, too, which anybody who may push can add to an image.
+    pub soci_v1: bool,
     /// Where published ones are, and whose signature pins them.
     pub published: FindOptions,
     /// Nobody is asked: only what the cache has.
@@ -72,7 +79,7 @@ struct Discovery {
     /// How it was found.
     pub(super) finding: Finding,
     /// What its maker wants fetched first: bytes of the blob.
-    pub(super) prefetch: Option<Range<u64>>,
+    pub(super) prefetch: Vec<Range<u64>>,
     /// Hints for checking the blob's digest, if there are any.
     pub(super) midstates: Option<MidstatesBlob>,
 }
@@ -87,7 +94,7 @@ pub(super) struct FoundLayer {
     /// How its index came to be.
     pub(super) finding: Finding,
     /// What its maker wants fetched first: bytes of the blob.
-    pub(super) prefetch: Option<Range<u64>>,
+    pub(super) prefetch: Vec<Range<u64>>,
     /// Hints for checking the blob's digest, if there are any.
     pub(super) midstates: Option<MidstatesBlob>,
 }
@@ -107,6 +114,9 @@ pub(super) struct Finder {
     source: Arc<dyn BlobSource>,
     policy: IndexPolicy,
     image: Digest,
+    /// The image's annotation of it, for SOCI.
+    manifest: Manifest,
+    soci: [OnceCell<Option<SociIndex>>; 2],
     toc_image: TocImage,
     /// Begun when it is first needed, or by who knew that it would be.
     published: OnceCell<Published>,
@@ -139,6 +149,8 @@ impl Finder {
             source,
             policy,
             image,
+            manifest: manifest.clone(),
+            soci: [OnceCell::new(), OnceCell::new()],
             toc_image,
             published: OnceCell::new_with(published),
             layers: manifest.layers.iter().map(layer).collect(),
@@ -198,16 +210,103 @@ impl Finder {
         if let Some(layer) = self.find_contents(blob, problem).await? {
             return Ok(Some(layer));
         }
+        if let Some(layer) = self.find_soci(blob, Trust::Pinned, problem).await? {
+            return Ok(Some(layer));
+        }
         if let Some(layer) = self.published_before(blob, problem).await? {
             return Ok(Some(layer));
         }
-        if self.policy.offline || !self.policy.wants_published() {
+        if !self.policy.offline
+            && self.policy.wants_published()
+            && let Some(found) = self.find_published(blob, problem).await
+            && let Some(layer) = self.accept(blob, found, problem).await?
+        {
+            return Ok(Some(layer));
+        }
+        if self.policy.soci_v1 {
+            return self.find_soci(blob, Trust::Claimed, problem).await;
+        }
+        Ok(None)
+    }
+
+    /// What the image's SOCI index, bound by this much, has for a layer.
+    async fn find_soci(
+        &self,
+        blob: &Descriptor,
+        trust: Trust,
+        problem: &mut Option<String>,
+    ) -> Result<Option<FoundLayer>, StoreError> {
+        if !trust.satisfies(self.policy.require) {
             return Ok(None);
         }
-        match self.find_published(blob, problem).await {
-            Some(found) => self.accept(blob, found, problem).await,
-            None => Ok(None),
+        let [pinned, claimed] = &self.soci;
+        let (cell, pinned) = match trust {
+            Trust::Claimed => (claimed, false),
+            Trust::Proven | Trust::Pinned => (pinned, true),
+        };
+        let search = async || self.soci_index(pinned).await;
+        let Some(index) = cell.get_or_init(search).await else {
+            return Ok(None);
+        };
+        let Some(identity) = index.ztoc(&blob.digest) else {
+            return Ok(None);
+        };
+        let finding = Finding {
+            origin: soci::ORIGIN.to_owned(),
+            trust: index.trust,
+            place: String::new(),
+            key: None,
+        };
+        let slot = Slot::found(blob.digest, &identity);
+        if let Some(layer) = self.open_kept(blob, slot.clone(), finding.clone()).await? {
+            return Ok(Some(layer));
         }
+        if let Some(refused) = self.refused(&slot, soci::ORIGIN)? {
+            *problem = Some(refused);
+            return Ok(None);
+        }
+        if self.policy.offline {
+            return Ok(None);
+        }
+        match index.find(&*self.source, blob).await {
+            Ok(None) => Ok(None),
+            Ok(Some(found)) => {
+                if let Some(list) = &found.problem {
+                    tracing::warn!("{list}");
+                }
+                let discovery = Discovery {
+                    index: found.index,
+                    file: None,
+                    identity,
+                    finding,
+                    prefetch: found.prefetch,
+                    midstates: None,
+                };
+                self.accept(blob, discovery, problem).await
+            }
+            Err(err) => {
+                *problem = Some(format!("{err:#}; all of the layer is fetched"));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The image's SOCI index, if it has one: the one that its manifest names, or one that says it belongs to it.
+    async fn soci_index(&self, pinned: bool) -> Option<SociIndex> {
+        let (store, source) = (&self.store, &*self.source);
+        let found = if pinned {
+            soci::pinned(store, source, &self.manifest).await
+        } else {
+            match source.referrers(&self.image, SOCI_V1).await {
+                Ok(listed) => soci::claimed(store, source, &self.image, &listed).await,
+                Err(err) => Err(err.into()),
+            }
+        };
+        // Of an image, so not the problem of one of its layers.
+        found.unwrap_or_else(|err| {
+            tracing::warn!("a SOCI index is not used: {err:#}");
+            None
+        })
     }
 
     /// The table of contents that the layer's own format has, from the cache or from the blob.
@@ -246,7 +345,7 @@ impl Finder {
                     file: None,
                     identity: found.identity,
                     finding: finding(found.origin),
-                    prefetch: found.prefetch,
+                    prefetch: found.prefetch.into_iter().collect(),
                     midstates: None,
                     index: found.index,
                 };
@@ -275,7 +374,8 @@ impl Finder {
         let key = self.policy.published.key.as_ref().map(PublicKey::id);
         for (slot, mut finding) in self.store.found_indexes(&blob.digest)? {
             // The others are bound by what a manifest says, if it does.
-            if finding.origin != PUBLISHED {
+            let is_claimed = finding.trust == Trust::Claimed && finding.origin == soci::ORIGIN;
+            if finding.origin != PUBLISHED && !(is_claimed && self.policy.soci_v1) {
                 continue;
             }
             // A signature counts only if it is of the key that is asked for now.
@@ -329,7 +429,7 @@ impl Finder {
             file: Some(found.file),
             identity: found.digest,
             finding,
-            prefetch: None,
+            prefetch: Vec::new(),
             midstates: found.midstates,
         })
     }
@@ -348,7 +448,7 @@ impl Finder {
         Ok(Some(FoundLayer {
             layer: layer.await?,
             finding,
-            prefetch: None,
+            prefetch: Vec::new(),
             midstates: None,
         }))
     }

@@ -1,0 +1,273 @@
+//! The members in a zTOC, as Go's archive/tar read them from the layer.
+
+use super::flatbuffer::{Offsets, Table};
+use super::ztoc::{ZtocError, lossy};
+use crate::layer::tar::PaxXattrs;
+use crate::layer::toc::{Entry, EntryKind, MAX_ENTRIES, Mtime, Toc, TocBuilder, TocError, Xattrs};
+
+/// Most bytes of PAX records of all members together. A file of the largest size can name the same record for each of
+/// millions of members; protects time.
+const MAX_PAX_BYTES: usize = 256 << 20;
+/// What looking at one record costs besides its bytes.
+const RECORD_COST: usize = 32;
+/// Size of a tar header, and what members are aligned to.
+const BLOCK: u64 = 512;
+
+/// The members as a table of contents of a layer of `layer_size` bytes.
+pub(super) fn toc(entries: Offsets<'_>, layer_size: u64) -> Result<Toc, ZtocError> {
+    if entries.len() > MAX_ENTRIES {
+        return Err(ZtocError::Toc(TocError::Limit {
+            what: "entries in the layer",
+            found: entries.len() as u64,
+            limit: MAX_ENTRIES as u64,
+        }));
+    }
+    let mut builder = TocBuilder::default();
+    let (mut header_at, mut pax_left) = (0, MAX_PAX_BYTES);
+    for entry in entries.tables() {
+        let member = Member::read(entry?)?;
+        let problem = |problem: String| ZtocError::Entry {
+            path: lossy(member.path),
+            problem,
+        };
+        let xattrs = xattrs(&member, &mut pax_left)?;
+        // A header lies between two members: so no two of them can share a byte.
+        let in_order = (member.offset)
+            .checked_sub(BLOCK)
+            .is_some_and(|header| header >= header_at)
+            && member.offset.is_multiple_of(BLOCK);
+        if !in_order {
+            return Err(problem(format!(
+                "its bytes at {} are not behind those of the entry before",
+                member.offset
+            )));
+        }
+        let kind = member.kind().map_err(problem)?;
+        let size = match kind {
+            EntryKind::File { size, .. } => size,
+            _ => 0,
+        };
+        header_at = member
+            .offset
+            .checked_add(size)
+            .and_then(|end| end.checked_next_multiple_of(BLOCK))
+            .ok_or_else(|| problem(format!("it has {size} bytes")))?;
+        let mtime = time(member.time)
+            .ok_or_else(|| problem(format!("{:?} is no time", lossy(member.time))))?;
+        let entry = Entry {
+            path: member.path,
+            kind,
+            mode: member.mode,
+            uid: member.uid,
+            gid: member.gid,
+            mtime,
+            xattrs: &xattrs,
+        };
+        builder
+            .push(&entry)
+            .map_err(|err| problem(err.to_string()))?;
+    }
+    Ok(builder.finish(layer_size)?)
+}
+
+/// A member as the zTOC has it, numbers checked.
+struct Member<'a> {
+    path: &'a [u8],
+    kind: &'a [u8],
+    link: &'a [u8],
+    time: &'a [u8],
+    offset: u64,
+    size: i64,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    major: i64,
+    minor: i64,
+    pax: Offsets<'a>,
+}
+
+impl<'a> Member<'a> {
+    fn read(table: Table<'a>) -> Result<Self, ZtocError> {
+        let path = table.string(0)?;
+        let offset = u64::try_from(table.i64(2)?).map_err(|_| ZtocError::Entry {
+            path: lossy(path),
+            problem: "its bytes begin before the layer".to_owned(),
+        })?;
+        Ok(Self {
+            path,
+            kind: table.string(1)?,
+            offset,
+            size: table.i64(3)?,
+            link: table.string(4)?,
+            // The bits beyond, if there are any, repeat what kind of file it is.
+            mode: u32::try_from(table.i64(5)? & 0o7777).unwrap_or_default(),
+            uid: table.u32(6)?,
+            gid: table.u32(7)?,
+            time: table.string(10)?,
+            major: table.i64(11)?,
+            minor: table.i64(12)?,
+            pax: table.offsets(13)?,
+        })
+    }
+
+    fn kind(&self) -> Result<EntryKind<'a>, String> {
+        if self.path.contains(&0) || self.link.contains(&0) {
+            return Err("a name contains a NUL byte".to_owned());
+        }
+        let number = |number: i64| {
+            u32::try_from(number).map_err(|_| format!("the device number {number} does not fit"))
+        };
+        Ok(match self.kind {
+            b"reg" => EntryKind::File {
+                offset: self.offset,
+                size: u64::try_from(self.size)
+                    .map_err(|_| format!("it has {} bytes", self.size))?,
+            },
+            b"dir" => EntryKind::Directory,
+            b"symlink" => EntryKind::Symlink { target: self.link },
+            b"hardlink" => EntryKind::HardLink { target: self.link },
+            b"char" => EntryKind::CharDevice {
+                major: number(self.major)?,
+                minor: number(self.minor)?,
+            },
+            b"block" => EntryKind::BlockDevice {
+                major: number(self.major)?,
+                minor: number(self.minor)?,
+            },
+            b"fifo" => EntryKind::Fifo,
+            other => return Err(format!("it is of the unknown type {:?}", lossy(other))),
+        })
+    }
+}
+
+/// The extended attributes among a member's PAX records. Their order in the tar is lost: writers sort them.
+fn xattrs(member: &Member<'_>, left: &mut usize) -> Result<Xattrs, ZtocError> {
+    let problem = |problem: String| ZtocError::Entry {
+        path: lossy(member.path),
+        problem,
+    };
+    let mut xattrs = PaxXattrs::default();
+    for record in member.pax.tables() {
+        let record = record?;
+        let (key, value) = (record.string(0)?, record.string(1)?);
+        *left = (left.checked_sub(key.len() + value.len() + RECORD_COST)).ok_or_else(|| {
+            problem(format!(
+                "all PAX records together have more than {MAX_PAX_BYTES} bytes"
+            ))
+        })?;
+        if key.starts_with(b"GNU.sparse.") {
+            return Err(ZtocError::Sparse {
+                path: lossy(member.path),
+            });
+        }
+        xattrs.record(key, value).map_err(problem)?;
+    }
+    Ok(xattrs.finish())
+}
+
+/// RFC 3339 with up to nine digits of a second: `2006-01-02T15:04:05.999999999+01:00`.
+fn time(text: &[u8]) -> Option<Mtime> {
+    let text = std::str::from_utf8(text)
+        .ok()
+        .filter(|text| text.is_ascii())?;
+    let (date, rest) = text.split_at_checked(10)?;
+    let (clock, rest) = rest.strip_prefix('T')?.split_at_checked(8)?;
+    let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
+    let [hour, minute, second] = numbers(clock, ':', [2, 2, 2])?;
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+        return None;
+    }
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let (nanoseconds, zone) = match rest.strip_prefix('.') {
+        Some(rest) => {
+            let digits = rest.find(|one: char| !one.is_ascii_digit())?;
+            let (fraction, zone) = rest.split_at_checked(digits)?;
+            if !(1..=9).contains(&digits) {
+                return None;
+            }
+            (format!("{fraction:0<9}").parse().ok()?, zone)
+        }
+        None => (0, rest),
+    };
+    let ahead = match zone.split_at_checked(1)? {
+        ("Z", "") => 0,
+        (sign @ ("+" | "-"), zone) => {
+            let [hours, minutes] = numbers(zone, ':', [2, 2])?;
+            let seconds = hours * 3600 + minutes * 60;
+            if sign == "+" { seconds } else { -seconds }
+        }
+        _ => return None,
+    };
+    let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - ahead;
+    Some(Mtime {
+        seconds,
+        nanoseconds,
+    })
+}
+
+/// Decimal numbers of these lengths with `separator` between them.
+fn numbers<const N: usize>(text: &str, separator: char, lengths: [usize; N]) -> Option<[i64; N]> {
+    let mut parts = text.split(separator);
+    let mut numbers = [0; N];
+    for (number, length) in numbers.iter_mut().zip(lengths) {
+        let part = parts.next()?;
+        if part.len() != length || !part.bytes().all(|byte| byte.is_ascii_digit()) {
+            return None;
+        }
+        *number = part.parse().ok()?;
+    }
+    parts.next().is_none().then_some(numbers)
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar: years begin in March, so that the leap day is the last.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month > 2 { year } else { year - 1 };
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_go_writes_them() {
+        let check = |text: &str, expected: Option<(i64, u32)>| {
+            let found = time(text.as_bytes()).map(|time| (time.seconds, time.nanoseconds));
+            assert_eq!(found, expected, "{text}");
+        };
+        check("1970-01-01T00:00:00Z", Some((0, 0)));
+        check("2020-02-29T23:59:59.5Z", Some((1_583_020_799, 500_000_000)));
+        check("2023-11-14T23:13:20+01:00", Some((1_700_000_000, 0)));
+        check("2023-11-14T16:43:20-05:30", Some((1_700_000_000, 0)));
+        check("1969-12-31T23:59:58.75Z", Some((-2, 750_000_000)));
+        check(
+            "2100-01-01T00:00:00.123456789Z",
+            Some((4_102_444_800, 123_456_789)),
+        );
+        check("0001-01-01T00:00:00Z", Some((-62_135_596_800, 0)));
+        check("9999-12-31T23:59:59Z", Some((253_402_300_799, 0)));
+        for bad in [
+            "",
+            "2020",
+            "2020-13-01T00:00:00Z",
+            "2020-00-01T00:00:00Z",
+            "2020-01-01T24:00:00Z",
+            "2020-01-01T00:00:00",
+            "2020-01-01T00:00:00.Z",
+            "2020-01-01T00:00:00.1234567890Z",
+            "2020-01-01T00:00:00+1:00",
+            "2020-01-01 00:00:00Z",
+            "+020-01-01T00:00:00Z",
+            "2020-01-01T00:00:00Zx",
+            "\u{e9}020-01-01T00:00:00Z",
+        ] {
+            check(bad, None);
+        }
+    }
+}
