@@ -701,3 +701,6 @@ impl<'de> Visitor<'de> for EntriesSeed<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
