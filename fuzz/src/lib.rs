@@ -14,11 +14,13 @@ pub mod source_challenge;
 pub mod tree;
 
 mod blobs;
+mod contents;
 mod indexes;
 mod tars;
 mod texts;
 
 pub use blobs::{layer, spans};
+pub use contents::{contents, footers};
 pub use indexes::{index, toc};
 pub use tars::tar;
 pub use texts::{challenge, manifest, platform, reference};

@@ -141,7 +141,7 @@ impl Payloads {
             if let Some(next) = following.filter(|next| next.piece.offset < start) {
                 return Err(ContentsError::Order(name(next)));
             }
-            let limit = following.map_or(payload_end, |next| next.piece.offset);
+            let limit = following.map_or(payload_end, |next| next.piece.offset.min(payload_end));
             let end = first.piece.end.unwrap_or(limit);
             if end > payload_end || start >= payload_end {
                 return Err(ContentsError::Beyond {

@@ -114,7 +114,7 @@ async fn a_long_table_takes_two_requests() {
         .map(|number| {
             (
                 format!("{:x}/{number}", number.wrapping_mul(2_654_435_761)),
-                noise(number, 9),
+                number.to_le_bytes().to_vec(),
             )
         })
         .collect();
@@ -155,10 +155,7 @@ async fn a_table_in_another_image_is_found() {
 
     let err = image(&reference).await.find(0).await.unwrap().unwrap_err();
     assert!(err.contains("r:t-esgztoc"), "{err}");
-    assert!(
-        err.contains("not found") || err.contains("MANIFEST_UNKNOWN"),
-        "{err}"
-    );
+    assert!(err.contains("has no image"), "{err}");
 
     let config = registry.put_blob("{}");
     let put_tables = |table: &bytes::Bytes, of: &str| {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::layer::{SPAN_SIZE, SpanDigest};
+use crate::layer::{Chunk, SPAN_SIZE, Span, SpanDigest};
 
 /// Where the files of the tables here end.
 const PAYLOAD_END: u64 = 2_000_000;
@@ -61,6 +61,15 @@ fn places(table: &TableOfContents) -> Vec<(String, Runs)> {
         _ => None,
     };
     table.index.toc.iter().filter_map(place).collect()
+}
+
+/// All chunks, in order.
+fn chunks(table: &TableOfContents) -> Vec<Chunk> {
+    let of = |span: &Span| match &span.digest {
+        SpanDigest::Chunks(chunks) => chunks.to_vec(),
+        _ => Vec::new(),
+    };
+    table.index.spans.iter().flat_map(of).collect()
 }
 
 /// Each span: (in the blob, in the layer, chunks).
@@ -141,9 +150,7 @@ fn files_are_numbered_in_the_order_of_the_blob() {
     assert_eq!(places(&table), expected);
     assert_eq!(table.prefetch, Some(0..1500));
     // A member ends where the next one begins, whoever's that is; the last one where the files end.
-    let SpanDigest::Chunks(chunks) = &table.index.spans.get(0).unwrap().digest else {
-        panic!("the digests are those of chunks");
-    };
+    let chunks = chunks(&table);
     assert_eq!(chunks[0].compressed, 100..1500);
     assert_eq!(chunks[1].compressed, 2000..PAYLOAD_END);
     let without = read(&json!([
@@ -166,9 +173,7 @@ fn chunks_and_payloads_that_share_a_member_find_their_places() {
         with(file("c", 30, 500), json!({"innerOffset": 2048})),
     ]))
     .unwrap();
-    let SpanDigest::Chunks(chunks) = &table.index.spans.get(0).unwrap().digest else {
-        panic!("the digests are those of chunks");
-    };
+    let chunks = chunks(&table);
     let seen: Vec<_> = chunks
         .iter()
         .map(|it| (it.compressed.clone(), it.inner, it.uncompressed.clone()))
