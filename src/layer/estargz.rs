@@ -14,10 +14,9 @@
 
 use std::collections::BTreeMap;
 
+use super::contents_error::ContentsError;
 use super::inflate::{Inflate, Stop, Wrapper};
-use super::json_toc::{
-    ContentsError, Layer, MAX_CONTENTS, TOC_NAME, TableOfContents, read_contents,
-};
+use super::json_toc::{Layer, MAX_CONTENTS, TOC_NAME, TableOfContents, read_contents};
 use super::scan::Codec;
 use super::tar::TarScanner;
 use super::toc::EntryKind;

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::json_toc::ContentsError;
+use super::contents_error::ContentsError;
 use super::scan::Codec;
 use super::span::{
     Checkpoint, Chunk, Hash, MAX_LAYER_SIZE, MAX_SPAN_SIZE, SPAN_SIZE, Span, SpanDigest, SpanTable,
