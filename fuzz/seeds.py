@@ -108,7 +108,55 @@ def index(checkpoints, chunks=b""):
 SOCI = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "soci"
 ZTOC = struct.pack("<Q", (SOCI / "layer.tar.gz").stat().st_size) + (SOCI / "layer.ztoc").read_bytes()
 
+
+def contents(writer, entries):
+    return bytes([writer]) + struct.pack("<I", 1_000_000) + json.dumps({"version": 1, "entries": entries}).encode()
+
+
+def estargz_footer(extra):
+    return (b"\x1f\x8b\x08\x04\0\0\0\0\0\xff" + struct.pack("<H", len(extra)) + extra
+            + b"\x01\0\0\xff\xff" + bytes(8))
+
+
+def zstd_footer(magic, *words):
+    return b"\x50\x2a\x4d\x18" + struct.pack("<I", 8 * len(words) + 8) + struct.pack(f"<{len(words)}Q", *words) + magic
+
+
+def toc_member():
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        info = tarfile.TarInfo("stargz.index.json")
+        info.size = len(b'{"version":1,"entries":[]}')
+        tar.addfile(info, io.BytesIO(b'{"version":1,"entries":[]}'))
+    return gzip.compress(out.getvalue(), mtime=0)
+
+
 DIGEST = "sha256:" + "ab" * 32
+MTIME = {"modtime": "2009-02-13T23:31:30.1234567Z", "mode": 2541}
+OTHER_KINDS = [
+    {"name": "./", "type": "dir", **MTIME},
+    {"name": "l", "type": "symlink", "linkName": "../a", **MTIME},
+    {"name": "h", "type": "hardlink", "linkName": "a"},
+    {"name": "c", "type": "char", "devMajor": 1, "devMinor": 3, "uid": 5, "gid": 6},
+    {"name": "b", "type": "block", "devMajor": 1},
+    {"name": "p", "type": "fifo", "xattrs": {"user.a": "AP8Q"}},
+    {"name": "d/.wh.x", "type": "reg"},
+    {"name": "d/.wh..wh..opq", "type": "reg"},
+]
+ESTARGZ = OTHER_KINDS + [
+    {"name": ".prefetch.landmark", "type": "reg", "size": 1, "offset": 90, "chunkDigest": DIGEST},
+    {"name": "a", "type": "reg", "size": 9, "offset": 100, "digest": DIGEST, "chunkDigest": DIGEST},
+    {"name": "e", "type": "reg", "size": 5000, "offset": 200, "chunkSize": 4000, "chunkDigest": DIGEST},
+    {"name": "e", "type": "chunk", "offset": 300, "chunkOffset": 4000, "chunkSize": 1000, "chunkDigest": DIGEST},
+    {"name": "i", "type": "reg", "size": 9, "offset": 300, "innerOffset": 1536, "chunkDigest": DIGEST},
+]
+CHUNKED = OTHER_KINDS + [
+    {"type": "reg", "name": "a", "size": 9, "digest": DIGEST, "offset": 80, "endOffset": 135},
+    {"type": "reg", "name": "e", "size": 5000, "digest": DIGEST, "offset": 200, "endOffset": 400, "chunkSize": 1000,
+     "chunkDigest": DIGEST, "accesstime": "0001-01-01T00:00:00Z"},
+    {"type": "chunk", "name": "e", "offset": 250, "chunkOffset": 1000, "chunkSize": 3000, "chunkType": "zeros"},
+    {"type": "chunk", "name": "e", "offset": 300, "chunkOffset": 4000, "chunkSize": 1000, "chunkDigest": DIGEST},
+]
 DESCRIPTOR = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": DIGEST, "size": 7}
 TARS = {
     "ustar": make_tar(tarfile.USTAR_FORMAT),
@@ -149,6 +197,22 @@ SEEDS = {
     },
     "ztoc": {"gzip": ZTOC, "plain": ZTOC + (SOCI / "tar.zinfo").read_bytes()},
     "toc": {"all-kinds": struct.pack("<Q", 4096) + toc(), "empty": bytes(40)},
+    "contents": {
+        "estargz": contents(0, ESTARGZ),
+        "zstd-stargz": contents(1, ESTARGZ),
+        "zstd-containers": contents(2, CHUNKED),
+    },
+    "footers": {
+        "usual": b"\0\1" + bytes(99) + estargz_footer(b"SG\x16\0" + b"%016x" % 77 + b"STARGZ"),
+        "old": b"\0\1" + bytes(99) + estargz_footer(b"%016x" % 77 + b"STARGZ"),
+        "external": b"\0\1" + bytes(99) + estargz_footer(b"SG\x11\0STARGZEXTERNALTOC"),
+        "zstd-40": b"\0\1" + bytes(99) + zstd_footer(b"GNUlInUx", 7, 9, 50, 1),
+        "zstd-64": b"\0\1" + bytes(99) + zstd_footer(b"GnUlInUx", 7, 9, 50, 1, 20, 5, 30),
+        "member": b"\1\0" + toc_member(),
+        "frame": b"\2\1\x28\xb5\x2f\xfd\x20\x10\x81\0\0" + b"0123456789abcdef",
+        "checksum": b"\3\2" + DIGEST.encode(),
+        "position": b"\3\3" + b"1113455:3593:17771:1",
+    },
     "manifest": {
         "manifest": b"\0" + json.dumps({"schemaVersion": 2, "config": DESCRIPTOR, "layers": [DESCRIPTOR],
                                         "annotations": {"a": "b"}}).encode(),

@@ -14,12 +14,14 @@ pub mod source_challenge;
 pub mod tree;
 
 mod blobs;
+mod contents;
 mod indexes;
 mod tars;
 mod texts;
 mod ztocs;
 
 pub use blobs::{layer, spans};
+pub use contents::{contents, footers};
 pub use indexes::{index, toc};
 pub use tars::tar;
 pub use texts::{challenge, manifest, platform, reference};

@@ -14,10 +14,9 @@
 
 use std::collections::BTreeMap;
 
+use super::contents_error::ContentsError;
 use super::inflate::{Inflate, Stop, Wrapper};
-use super::json_toc::{
-    ContentsError, Layer, MAX_CONTENTS, TOC_NAME, TableOfContents, read_contents,
-};
+use super::json_toc::{Layer, MAX_CONTENTS, TOC_NAME, TableOfContents, read_contents};
 use super::scan::Codec;
 use super::tar::TarScanner;
 use super::toc::EntryKind;
@@ -172,5 +171,98 @@ fn inflate(mut input: &[u8]) -> Result<Vec<u8>, ContentsError> {
         } else if step.consumed == 0 && step.produced == 0 {
             return Err(damaged);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A footer as Go's gzip writer makes it.
+    fn written(extra: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(extra.len()).unwrap().to_le_bytes();
+        let start = [0x1f, 0x8b, 8, 4, 0, 0, 0, 0, 0, 0xff];
+        let end = [1, 0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0];
+        [&start[..], &length, extra, &end].concat()
+    }
+
+    #[test]
+    fn footers_of_all_three_forms_are_read() {
+        let check = |footer: Vec<u8>, size: usize, expected: Option<Footer>| {
+            assert_eq!(footer.len(), size);
+            // In a small blob, in the tail of a large one, and cut short.
+            let blob = [vec![7; 5000], footer.clone()].concat();
+            let total = blob.len() as u64;
+            assert_eq!(read_footer(&blob, total).ok(), expected);
+            assert_eq!(read_footer(&blob[4000..], total).ok(), expected);
+            assert_eq!(read_footer(&blob[..blob.len() - 1], total).ok(), None);
+            for start in 1..footer.len() {
+                assert_eq!(read_footer(&footer[start..], total).ok(), None);
+            }
+        };
+        let here = |end| Some(Footer::Here(0x2ad..end));
+        check(written(b"SG\x16\x0000000000000002adSTARGZ"), 51, here(5000));
+        check(written(b"00000000000002adSTARGZ"), 47, here(5000));
+        check(written(b"00000000000002ADSTARGZ"), 47, here(5000));
+        let elsewhere = Some(Footer::Elsewhere(5000));
+        check(written(b"SG\x11\0STARGZEXTERNALTOC"), 46, elsewhere);
+        // The position lies behind the footer, or is no number.
+        check(written(b"SG\x16\x00000000000000ffffSTARGZ"), 51, None);
+        check(written(b"SG\x16\x0000000000000013bbSTARGZ"), 51, None);
+        check(written(b"SG\x16\x00ffffffffffffffffSTARGZ"), 51, None);
+        check(written(b"SG\x16\x00+0000000000002adSTARGZ"), 51, None);
+        check(written(b"SG\x16\x0000000000000002adSTARGX"), 51, None);
+        check(written(b"SX\x16\x0000000000000002adSTARGZ"), 51, None);
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        use std::io::Write;
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn member(name: &str, json: &[u8]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(json.len() as u64);
+        builder.append_data(&mut header, name, json).unwrap();
+        gzip(&builder.into_inner().unwrap())
+    }
+
+    #[test]
+    fn a_table_is_compared_with_its_digest_before_it_is_read() {
+        let json = br#"{"version":1,"entries":[]}"#;
+        let digest = Digest::sha256(json);
+        let right = member("stargz.index.json", json);
+        assert_eq!(open_member(&right, &digest).unwrap(), json);
+        let check = |member: &[u8], digest: &Digest, expected: &str| {
+            let err = open_member(member, digest).unwrap_err();
+            assert!(err.to_string().contains(expected), "{err}");
+            assert!(err.may_be_wrong_bytes());
+        };
+        check(&right, &Digest::sha256(b""), "its digest is sha256:");
+        check(
+            &member("other.json", json),
+            &digest,
+            "stargz.index.json is not in it",
+        );
+        check(
+            &gzip(b"not a tar at all, but long enough to be read as one: no"),
+            &digest,
+            "tar",
+        );
+        check(&right[..right.len() - 9], &digest, "gzip");
+        check(b"plain", &digest, "gzip");
+        check(b"", &digest, "gzip");
+    }
+
+    /// 64 MiB and more out of 70 KiB.
+    #[test]
+    fn a_bomb_is_not_decompressed() {
+        let bomb = gzip(&vec![0; usize::try_from(MAX_CONTENTS).unwrap() + (1 << 20)]);
+        assert!(bomb.len() < 1 << 20);
+        let err = open_member(&bomb, &Digest::sha256(b"")).unwrap_err();
+        assert!(matches!(err, ContentsError::TooLarge { .. }), "{err}");
     }
 }

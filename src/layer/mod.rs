@@ -9,11 +9,13 @@
 //! bytes into checked uncompressed ones.
 
 mod chunks;
+mod contents_error;
 mod decode;
 mod difference;
 pub mod estargz;
 mod index;
 mod inflate;
+mod json_listing;
 mod json_toc;
 mod pass;
 mod payloads;
@@ -26,9 +28,10 @@ mod toc;
 mod window;
 pub mod zstd_chunked;
 
+pub use contents_error::ContentsError;
 pub use decode::{SpanDecoder, SpanError};
 pub use index::{IndexError, LayerIndex};
-pub use json_toc::{ContentsError, MAX_CONTENTS, TableOfContents};
+pub use json_toc::{MAX_CONTENTS, TableOfContents};
 pub use pass::{Content, ContentResult, LayerError};
 pub use scan::{Codec, PIECE_SIZE, Piece, ScanError, ScannedSpan, Scanner};
 pub use span::{

@@ -11,7 +11,7 @@
 
 use std::ops::Range;
 
-use super::json_toc::ContentsError;
+use super::contents_error::ContentsError;
 use super::scan::Codec;
 use super::span::{
     Checkpoint, Chunk, Hash, MAX_LAYER_SIZE, MAX_SPAN_SIZE, SPAN_SIZE, Span, SpanDigest, SpanTable,
@@ -141,7 +141,7 @@ impl Payloads {
             if let Some(next) = following.filter(|next| next.piece.offset < start) {
                 return Err(ContentsError::Order(name(next)));
             }
-            let limit = following.map_or(payload_end, |next| next.piece.offset);
+            let limit = following.map_or(payload_end, |next| next.piece.offset.min(payload_end));
             let end = first.piece.end.unwrap_or(limit);
             if end > payload_end || start >= payload_end {
                 return Err(ContentsError::Beyond {

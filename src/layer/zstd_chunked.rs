@@ -15,14 +15,15 @@
 //! | writer | annotations | with `containerd.io/snapshot/stargz/toc.digest` |
 //! |---|---|---|
 //! | containers/storage, newer | `io.github.containers.zstd-chunked.*` | no |
-//! | containers/storage, older (skopeo 1.9, podman 4.3) | `io.containers.zstd-chunked.*` | no |
+//! | containers/storage, older (skopeo 1.9)              | `io.containers.zstd-chunked.*` | no |
 //! | stargz-snapshotter | `io.containers.zstd-chunked.*` | yes, of the table's JSON |
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::contents_error::ContentsError;
 use super::estargz;
-use super::json_toc::{ContentsError, Layer, MAX_CONTENTS, TableOfContents, read_contents};
+use super::json_toc::{Layer, MAX_CONTENTS, TableOfContents, read_contents};
 use super::scan::Codec;
 use crate::oci::Digest;
 
@@ -240,4 +241,154 @@ pub fn read_toc(
         has_landmarks: annotations.toc_digest.is_some(),
     };
     read_contents(json, &layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let pairs = pairs.iter();
+        pairs
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn annotations_of_all_writers_are_read() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let other = format!("sha256:{}", "cd".repeat(32));
+        let (digest, other) = (digest.as_str(), other.as_str());
+        let place = "1113455:3593:17771:1";
+        let read = |pairs: &[(&str, &str)]| read_annotations(&map(pairs));
+        assert_eq!(read(&[("a", "b")]).unwrap(), None);
+        assert_eq!(read(&[(estargz::TOC_DIGEST, digest)]).unwrap(), None);
+        for keys in [CONTAINERS, STARGZ] {
+            let found = read(&[(keys.checksum, digest), (keys.position, place)]);
+            let found = found.unwrap().unwrap();
+            assert_eq!(found.checksum.to_string(), digest);
+            let expected = Position {
+                compressed: 1_113_455..1_117_048,
+                size: 17771,
+            };
+            assert_eq!(found.position, Some(expected));
+            assert_eq!(found.toc_digest, None);
+            let found = read(&[(keys.checksum, digest)]).unwrap().unwrap();
+            assert_eq!(found.position, None);
+            for bad in [
+                "",
+                "1:2:3",
+                "1:2:3:2",
+                "1:2:3:1:5",
+                "-1:2:3:1",
+                "+1:2:3:1",
+                "a:2:3:1",
+                "1::3:1",
+                "18446744073709551615:1:3:1",
+                "18446744073709551616:1:3:1",
+            ] {
+                let err = read(&[(keys.checksum, digest), (keys.position, bad)]).unwrap_err();
+                assert!(
+                    matches!(err, ContentsError::Annotation { .. }),
+                    "{bad}: {err}"
+                );
+            }
+            let err = read(&[(keys.checksum, "sha256:x")])
+                .unwrap_err()
+                .to_string();
+            assert!(err.contains(keys.checksum), "{err}");
+            let err = read(&[(keys.position, place)]).unwrap_err().to_string();
+            assert!(err.contains("cannot be verified"), "{err}");
+        }
+        let both = [(estargz::TOC_DIGEST, other), (STARGZ.checksum, digest)];
+        let found = read(&both).unwrap().unwrap();
+        assert_eq!(found.toc_digest.unwrap().to_string(), other);
+        let same = [(CONTAINERS.checksum, digest), (STARGZ.checksum, digest)];
+        assert!(read(&same).unwrap().is_some());
+        for contradiction in [
+            [(CONTAINERS.checksum, digest), (STARGZ.checksum, other)],
+            [(CONTAINERS.checksum, digest), (estargz::TOC_DIGEST, digest)],
+        ] {
+            let err = read(&contradiction).unwrap_err();
+            assert!(matches!(err, ContentsError::Ambiguous(_)), "{err}");
+        }
+    }
+
+    fn frame(words: &[u64], magic: &[u8]) -> Vec<u8> {
+        let words: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let length = u32::try_from(words.len() + magic.len()).unwrap();
+        [&SKIPPABLE[..], &length.to_le_bytes(), &words, magic].concat()
+    }
+
+    #[test]
+    fn footers_of_all_writers_are_read() {
+        let expected = Position {
+            compressed: 597..1010,
+            size: 1279,
+        };
+        for magic in MAGICS {
+            for words in [&[597, 413, 1279, 1][..], &[597, 413, 1279, 1, 5, 6, 7]] {
+                let footer = frame(words, magic);
+                let blob = [&[9; 100][..], &footer].concat();
+                assert_eq!(read_footer(&blob).unwrap(), expected);
+                assert_eq!(read_footer(&footer).unwrap(), expected);
+                assert!(read_footer(&footer[1..]).is_err());
+                assert!(read_footer(&blob[..blob.len() - 1]).is_err());
+            }
+            assert!(read_footer(&frame(&[597, 413, 1279, 2], magic)).is_err());
+            assert!(read_footer(&frame(&[u64::MAX, 413, 1279, 1], magic)).is_err());
+            assert!(read_footer(&frame(&[597, 413, 1279, 1, 5], magic)).is_err());
+        }
+        assert!(read_footer(&frame(&[597, 413, 1279, 1], b"GNUlInUX")).is_err());
+    }
+
+    #[test]
+    fn a_table_is_compared_with_its_digests_before_it_is_read() {
+        let json = br#"{"version":1,"entries":[]}"#;
+        let compressed = zstd::encode_all(&json[..], 3).unwrap();
+        let position = Position {
+            compressed: 100..100 + compressed.len() as u64,
+            size: json.len() as u64,
+        };
+        let right = Annotations {
+            checksum: Digest::sha256(&compressed),
+            position: None,
+            toc_digest: Some(Digest::sha256(json)),
+        };
+        assert_eq!(open_frame(&compressed, &right, &position).unwrap(), json);
+        let check = |annotations: &Annotations, position: &Position, expected: &str| {
+            let err = open_frame(&compressed, annotations, position).unwrap_err();
+            assert!(err.to_string().contains(expected), "{err}");
+        };
+        let with_checksum = |checksum| Annotations {
+            checksum,
+            ..right.clone()
+        };
+        check(
+            &with_checksum(Digest::sha256(b"")),
+            &position,
+            "its digest is",
+        );
+        let other = Annotations {
+            toc_digest: Some(Digest::sha256(b"")),
+            ..right.clone()
+        };
+        check(&other, &position, "its digest is");
+        let sized = |size| Position {
+            size,
+            ..position.clone()
+        };
+        // It is longer than announced, shorter, and announced as more than fits in memory.
+        check(&right, &sized(5), "does not decompress");
+        check(&right, &sized(500), "does not decompress");
+        check(&right, &sized(u64::MAX), "more than the limit");
+        assert!(sized(u64::MAX).check(1000).is_err());
+        assert!(position.check(1000).is_ok());
+        assert!(position.check(110).is_err());
+        let empty = Position {
+            compressed: 5..5,
+            size: 1,
+        };
+        assert!(empty.check(1000).is_err());
+    }
 }

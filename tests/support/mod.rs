@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod docker_registry;
+pub mod estargz;
 pub mod image;
 pub mod programs;
 pub mod registry;
