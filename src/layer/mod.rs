@@ -7,8 +7,10 @@
 //! The way in is the forward pass ([`Scanner`], [`Content`]) that makes a [`LayerIndex`]; the way out is
 //! [`SpanDecoder`], which turns one span's compressed bytes into checked uncompressed ones.
 
+mod agreement;
 mod chunks;
 mod decode;
+mod difference;
 mod index;
 mod inflate;
 mod pass;
@@ -18,6 +20,7 @@ mod tar;
 mod toc;
 mod window;
 
+pub use agreement::{FileBytes, FilePair};
 pub use decode::{SpanDecoder, SpanError};
 pub use index::{IndexError, LayerIndex};
 pub use pass::{Content, ContentResult, LayerError};

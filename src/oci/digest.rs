@@ -106,9 +106,30 @@ impl Digest {
         })
     }
 
+    /// As a tag: where a registry without the referrers API keeps what belongs to a manifest, and an index repository
+    /// the index of a layer (distribution spec, "Referrers Tag Schema").
+    pub fn tag(&self) -> String {
+        let hex: String = self.hex().chars().take(64).collect();
+        format!("{}-{hex}", self.algorithm.name())
+    }
+
     /// First twelve hex digits, as container tools abbreviate digests for people.
     pub fn short(&self) -> String {
         self.hex().chars().take(12).collect()
+    }
+}
+
+impl Digest {
+    /// A SHA-256 that was computed elsewhere.
+    pub(super) fn from_sha256(sha256: [u8; 32]) -> Self {
+        let mut hash = [0; 64];
+        for (to, from) in hash.iter_mut().zip(sha256) {
+            *to = from;
+        }
+        Self {
+            algorithm: Algorithm::Sha256,
+            hash,
+        }
     }
 }
 
@@ -254,5 +275,7 @@ mod tests {
         let digest = Digest::of(Algorithm::Sha512, b"abc");
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         assert!(digest.hex().starts_with("ddaf35a193617aba"));
+        assert!(digest.tag().starts_with("sha512-ddaf35a193617aba"));
+        assert_eq!(digest.tag().len(), "sha512-".len() + 64);
     }
 }

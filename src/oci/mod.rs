@@ -5,6 +5,7 @@
 mod digest;
 mod manifest;
 mod media_type;
+mod midstates;
 mod platform;
 mod reference;
 
@@ -14,5 +15,6 @@ pub use manifest::{
     ManifestError, RootFs,
 };
 pub use media_type::{ACCEPT_MANIFESTS, Compression, MediaType};
+pub use midstates::{MIDSTATE_INTERVAL, MidstateDigester, MidstateError, Midstates};
 pub use platform::{Fit, Platform, PlatformError, PlatformMatcher, may_be_image};
 pub use reference::{DEFAULT_REGISTRY, Location, Reference, ReferenceError, ShortName};

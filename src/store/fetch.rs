@@ -36,6 +36,14 @@ pub(super) struct Flights {
     pub(super) last_failure: LastFailure,
 }
 
+impl Flights {
+    /// Whether nothing is being fetched.
+    pub(super) fn are_none(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waiting.is_empty()
+    }
+}
+
 #[derive(Default)]
 struct FlightState {
     waiting: HashMap<usize, watch::Receiver<Outcome>>,
@@ -93,6 +101,7 @@ impl LayerReader {
         if let Some(err) = self.flights.last_failure.take(first) {
             return Err(err);
         }
+        let _demanding = self.store.demand.begin();
         let mut waiting = self.store.patience.begin(self.blob.digest, &*self.source);
         loop {
             let Err(err) = waiting.limit(work()).await else {

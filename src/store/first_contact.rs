@@ -17,16 +17,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::files::NewData;
 use super::partial::PartialBlob;
 use super::parts::BlobStream;
-use super::{Slot, Store, StoreError};
+use super::{Slot, Store, StoreError, polite};
 use crate::layer::{
-    Codec, Content, ContentResult, LayerError, LayerIndex, Piece, ScanError, ScannedSpan, Scanner,
+    Codec, Content, ContentResult, Hash, LayerError, LayerIndex, Piece, ScanError, ScannedSpan,
+    Scanner,
 };
-use crate::oci::{Descriptor, Digest, Digester};
+use crate::oci::{Descriptor, Digest, Digester, MIDSTATE_INTERVAL};
 use crate::source::{BlobSource, Provenance};
 
 /// Pieces of the network waiting for a stage.
@@ -98,7 +99,8 @@ pub(super) async fn index_layer(
         let attempt = Attempt {
             partial: &partial,
             keep,
-            provenance: &provenance,
+            provenance: provenance.clone(),
+            manner: Manner::Prompt,
         };
         let result = stream_layer(store, &source, blob, dir, &attempt, progress).await;
         if let Err(StoreError::Fetch { .. }) = result {
@@ -126,6 +128,35 @@ pub(super) async fn index_layer(
     }
 }
 
+/// Makes the index of a blob all of which is here, beside what else there is to do. Otherwise like [`index_layer`].
+/// `segments` are the BLAKE3 hashes of pieces of [`MIDSTATE_INTERVAL`] whose SHA-256 was checked already; if it is known
+/// of all.
+pub(super) async fn index_kept(
+    store: &Store,
+    source: &Arc<dyn BlobSource>,
+    blob: &Descriptor,
+    dir: &Path,
+    kept: &PartialBlob,
+    segments: Option<Vec<Hash>>,
+) -> Result<LayerIndex, StoreError> {
+    let attempt = |segments| Attempt {
+        partial: kept,
+        keep: false,
+        provenance: Provenance::default(),
+        manner: Manner::Beside { segments },
+    };
+    let has_segments = segments.is_some();
+    let progress = Progress::default();
+    let mut result = stream_layer(store, source, blob, dir, &attempt(segments), &progress).await;
+    if has_segments && matches!(result, Err(StoreError::Corrupt { .. })) {
+        // They changed on the disk after they were checked: what they are now is told by the digest alone.
+        result = stream_layer(store, source, blob, dir, &attempt(None), &progress).await;
+    }
+    let index = result?;
+    store.keep_index(&Slot::own(blob.digest), &index)?;
+    Ok(index)
+}
+
 /// What a layer is streamed with, this time.
 struct Attempt<'a> {
     /// What is here already.
@@ -133,7 +164,37 @@ struct Attempt<'a> {
     /// Whether to add to that.
     keep: bool,
     /// Takes in who gave the rest.
-    provenance: &'a Provenance,
+    provenance: Provenance,
+    manner: Manner,
+}
+
+/// How urgent it is.
+enum Manner {
+    /// Somebody waits for it.
+    Prompt,
+    /// Nobody does, so it takes what others leave of the processor.
+    Beside {
+        /// What its pieces hashed to when they were checked.
+        segments: Option<Vec<Hash>>,
+    },
+}
+
+impl Manner {
+    /// Starts a stage on a thread of its own.
+    fn start<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        if let Self::Beside { .. } = self {
+            return polite::start(work);
+        }
+        let (sender, receiver) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            // Whoever asked may be gone.
+            let _gone = sender.send(work());
+        });
+        receiver
+    }
 }
 
 /// Streams the blob through the stages: what `partial` has of it from there, the rest from `source`.
@@ -154,11 +215,19 @@ async fn stream_layer(
     let (to_content, content_input) = std_mpsc::sync_channel::<Piece>(DECODED_PIECES);
     let (recycle, recycled) = std_mpsc::sync_channel::<Vec<u8>>(DECODED_PIECES + 2);
 
-    let hash = tokio::task::spawn_blocking(move || hash_stage(layer, hash_input));
-    let scan = tokio::task::spawn_blocking(move || scan_stage(scan_input, &to_content, &recycled));
+    let manner = &attempt.manner;
+    let hash = match manner {
+        Manner::Beside {
+            segments: Some(segments),
+        } => {
+            let segments = segments.clone();
+            manner.start(move || segments_stage(layer, &segments, hash_input))
+        }
+        _ => manner.start(move || hash_stage(layer, hash_input)),
+    };
+    let scan = manner.start(move || scan_stage(scan_input, &to_content, &recycled));
     let writer = data.file();
-    let content =
-        tokio::task::spawn_blocking(move || content_stage(&content_input, &recycle, &writer));
+    let content = manner.start(move || content_stage(&content_input, &recycle, &writer));
 
     let (to_keep, keep_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
     let keeper = attempt.keep.then(|| partial.keep(keep_input));
@@ -251,6 +320,31 @@ fn hash_stage(layer: Digest, mut input: mpsc::Receiver<Bytes>) -> Digest {
         digester.update(&bytes);
     }
     digester.finish()
+}
+
+/// The layer's digest, if its pieces are those that were checked; else any other one.
+fn segments_stage(layer: Digest, segments: &[Hash], mut input: mpsc::Receiver<Bytes>) -> Digest {
+    let mut found = Vec::new();
+    let mut hasher = blake3::Hasher::new();
+    while let Some(mut bytes) = input.blocking_recv() {
+        while !bytes.is_empty() {
+            let left = usize::try_from(MIDSTATE_INTERVAL - hasher.count()).unwrap_or(usize::MAX);
+            let piece = bytes.split_to(left.min(bytes.len()));
+            hasher.update(&piece);
+            if hasher.count() == MIDSTATE_INTERVAL {
+                found.push(*hasher.finalize().as_bytes());
+                hasher.reset();
+            }
+        }
+    }
+    if hasher.count() > 0 || found.is_empty() {
+        found.push(*hasher.finalize().as_bytes());
+    }
+    if found == segments {
+        layer
+    } else {
+        Digest::of(layer.algorithm(), found.as_flattened())
+    }
 }
 
 fn scan_stage(

@@ -18,6 +18,8 @@ use std::sync::{Arc, OnceLock};
 
 use super::fetch::Flights;
 use super::files::LayerFiles;
+use super::keep::Keeping;
+use super::proof::ProofCell;
 use super::{Slot, Store, StoreError};
 use crate::layer::{Hash, Span, SpanDigest, SpanTable};
 use crate::oci::{Descriptor, Digest};
@@ -37,6 +39,9 @@ pub struct LayerReader {
     pub(super) slot: Slot,
     pub(super) flights: Flights,
     pub(super) counters: LiveCounters,
+    pub(super) proof: ProofCell,
+    /// Keeps what is fetched, if the layer is to be proven; then it is `source`, too.
+    pub(super) keeping: OnceLock<Arc<Keeping>>,
     states: Box<[AtomicU8]>,
     quarantine: OnceLock<String>,
     write_failed: AtomicBool,
@@ -87,6 +92,8 @@ impl LayerReader {
             slot,
             flights: Flights::default(),
             counters: LiveCounters::default(),
+            proof: ProofCell::default(),
+            keeping: OnceLock::new(),
             states,
             quarantine: OnceLock::new(),
             write_failed: AtomicBool::new(false),
