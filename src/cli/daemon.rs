@@ -10,7 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::mount::MountPlan;
 use super::{output, progress, time};
 use crate::fs::{self, Unmounter};
-use crate::mount::{Cleared, Image, Live, MountRecord, Opened, clear, prove_diff_ids};
+use crate::mount::{
+    Cleared, Image, Live, MountRecord, Opened, Prepared, clear, forget_quarantined, prove,
+    prove_diff_ids,
+};
 use crate::store::Store;
 
 /// What the serving process says to the one that started it.
@@ -35,19 +38,16 @@ pub(super) async fn serve(
     let request = plan.options.request(&plan.image)?;
     let asked_for = request.name();
     let opening = async {
-        let image = Image::resolve(&store, &request).await?;
+        let image = Image::resolve_to_open(&store, &request).await?;
         time::say_freshness(&image.freshness, quiet);
-        let downloads = Opened::downloads(&store, &image);
+        let prepared = Prepared::find(&store, image).await;
+        let downloads = prepared.downloads();
         let shown = progress::show(&downloads, quiet);
-        let opened = Opened::open(&store, image, &downloads).await?;
+        let opened = Opened::open(&store, prepared, &downloads).await?;
         drop(shown);
-        let fetched = downloads
-            .iter()
-            .map(|download| download.blob.digest)
-            .collect();
-        anyhow::Ok((opened, fetched))
+        anyhow::Ok(opened)
     };
-    let (opened, fetched): (Opened, Vec<_>) = tokio::select! {
+    let opened: Opened = tokio::select! {
         opened = opening => opened.with_context(|| format!("cannot mount {asked_for}"))?,
         () = signals.next() => anyhow::bail!("interrupted before the mount was ready"),
     };
@@ -74,7 +74,7 @@ pub(super) async fn serve(
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs()),
     };
-    let live = Arc::new(Live::new(record, Arc::clone(&store), &opened, fetched));
+    let live = Arc::new(Live::new(record, Arc::clone(&store), &opened));
     // Serving goes on without: only `ps` and `status` miss it.
     match live.listen() {
         Ok(listener) => drop(tokio::spawn(Arc::clone(&live).answer(listener))),
@@ -92,8 +92,20 @@ pub(super) async fn serve(
             plan.dir.display()
         ));
     }
+    for (layer, part) in opened.prefetches() {
+        tokio::spawn(async move {
+            // It is only about speed: whoever reads these bytes is told what is wrong.
+            if let Err(err) = layer.prefetch(part).await {
+                tracing::debug!("prefetching ended: {err}");
+            }
+        });
+    }
     let ended = Arc::new(AtomicBool::new(false));
     let checks = start_checks(&store, &opened, &ended);
+    if let Some(forgetter) = mounted.forgetter() {
+        tokio::spawn(forget_quarantined(Arc::clone(&opened.fs), forgetter));
+    }
+    let proving = tokio::spawn(prove(Arc::clone(&store), opened.unproven()));
     drop(opened);
     let mut waiting = tokio::task::spawn_blocking(move || mounted.wait());
     let result = loop {
@@ -105,6 +117,7 @@ pub(super) async fn serve(
             }
         }
     };
+    proving.abort();
     ended.store(true, Ordering::Relaxed);
     // It looks at `ended` after each MiB.
     let _finished = checks.join();

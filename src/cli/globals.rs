@@ -7,13 +7,14 @@ use anyhow::{Context, bail};
 use clap::Args;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
+use super::keys::read_public_key;
 use super::password::UserOptions;
 use super::units::parse_size;
-use crate::mount::{Pull, Request};
+use crate::mount::{FindOptions, IndexPolicy, Pull, Request};
 use crate::oci::{Location, Platform, Reference};
 use crate::source::route::{DockerDaemon, candidates};
 use crate::source::{Credential, Options, Secret, host_platform};
-use crate::store::{ReadPolicy, Store};
+use crate::store::{ReadPolicy, Store, Trust};
 
 /// Threads for blocking work: three for each of four layers at first contact, and the reads of a mount.
 const BLOCKING_THREADS: usize = 32;
@@ -51,9 +52,26 @@ pub(super) struct ImageOptions {
     #[arg(long, conflicts_with = "pull")]
     pub offline: bool,
     #[command(flatten)]
+    pub indexes: IndexOptions,
+    #[command(flatten)]
     pub user: UserOptions,
     #[command(flatten)]
     pub registry: RegistryOptions,
+}
+
+/// Which indexes of layers that were never streamed here may be used.
+#[derive(Args, Clone)]
+pub(super) struct IndexOptions {
+    /// Of indexes that others made use only those with this much trust: proven (none: layers are streamed once), pinned
+    /// (the manifest names them, or the key of --index-key signed them) or claimed (any that is published)
+    #[arg(long, value_name = "TRUST", value_parser = parse_trust, default_value = "pinned")]
+    pub require: Trust,
+    /// Look for published indexes in this repository, too, by layer digest
+    #[arg(long, value_name = "REPO")]
+    pub index_repo: Option<Reference>,
+    /// Ed25519 public key (PEM): a published index that it has signed is pinned, any other is only claimed
+    #[arg(long, value_name = "FILE")]
+    pub index_key: Option<PathBuf>,
 }
 
 /// How to reach registries. Mirrors are a matter of configuration files: see `imgfs registry explain --help`.
@@ -81,11 +99,15 @@ pub(super) struct RegistryOptions {
 
 impl Globals {
     pub(super) fn store(&self) -> anyhow::Result<Arc<Store>> {
-        self.store_with_reads(ReadPolicy::default())
+        self.store_for_mount(ReadPolicy::default(), false)
     }
 
-    /// The cache, with reads as patient as this.
-    pub(super) fn store_with_reads(&self, reads: ReadPolicy) -> anyhow::Result<Arc<Store>> {
+    /// The cache, with reads as patient as this; with `prove`, layers can be proven.
+    pub(super) fn store_for_mount(
+        &self,
+        reads: ReadPolicy,
+        prove: bool,
+    ) -> anyhow::Result<Arc<Store>> {
         let dir = match &self.cache_dir {
             Some(dir) => dir.clone(),
             None => default_cache_dir()?,
@@ -95,7 +117,8 @@ impl Globals {
             .with_context(|| format!("bad cache directory {}", dir.display()))?;
         let store = Store::open(&dir, self.cache_limit)
             .context("choose another place with --cache-dir or IMGFS_CACHE_DIR")?;
-        Ok(Arc::new(store.with_reads(reads)))
+        let store = store.with_reads(reads);
+        Ok(Arc::new(if prove { store.proving() } else { store }))
     }
 }
 
@@ -148,8 +171,26 @@ impl ImageOptions {
             reference,
             others: references.collect(),
             platform,
+            indexes: self.indexes.policy(&options, pull == Pull::Never)?,
             pull,
             options,
+        })
+    }
+}
+
+impl IndexOptions {
+    /// Reads the key.
+    fn policy(&self, options: &Options, offline: bool) -> anyhow::Result<IndexPolicy> {
+        Ok(IndexPolicy {
+            require: self.require,
+            published: FindOptions {
+                repository: self.index_repo.clone(),
+                key: (self.index_key.as_deref())
+                    .map(read_public_key)
+                    .transpose()?,
+                options: options.clone(),
+            },
+            offline,
         })
     }
 }
@@ -182,6 +223,10 @@ fn registry_of(reference: &Reference) -> Option<&str> {
         Location::Registry { host, .. } => Some(host),
         Location::OciLayout { .. } | Location::DockerArchive { .. } => None,
     }
+}
+
+fn parse_trust(text: &str) -> Result<Trust, String> {
+    text.parse()
 }
 
 fn parse_pull(text: &str) -> Result<Pull, String> {

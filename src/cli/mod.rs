@@ -6,7 +6,9 @@ mod cache;
 mod cp;
 mod daemon;
 mod globals;
+mod index;
 mod inspect;
+mod keys;
 mod login;
 mod look;
 mod mount;
@@ -64,6 +66,8 @@ enum Command {
     Stat(look::StatArgs),
     Cp(cp::CpArgs),
     Inspect(inspect::InspectArgs),
+    #[command(subcommand)]
+    Index(index::IndexCommand),
     #[command(subcommand)]
     Manifest(inspect::ManifestCommand),
     Login(login::LoginArgs),
@@ -140,6 +144,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cat(args) => look::cat(globals, &args)?,
         Command::Stat(args) => look::stat(globals, &args)?,
         Command::Cp(args) => cp::cp(globals, &args)?,
+        Command::Index(command) => return index::run(globals, &command),
         Command::Inspect(args) => inspect::inspect(globals, &args)?,
         Command::Manifest(command) => inspect::manifest(globals, &command)?,
         Command::Login(args) => login::login(globals, &args)?,

@@ -22,7 +22,7 @@ use super::span::{
     Checkpoint, Chunk, Hash, MAX_LAYER_SIZE, Span, SpanDigest, SpanTable, SpanTableError,
 };
 use super::toc::{Toc, TocError};
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest, Digester};
 
 const MAGIC: [u8; 8] = *b"imgfsidx";
 /// Raise when the layout or a span rule changes: older files are then made anew.
@@ -137,8 +137,8 @@ pub enum IndexError {
 }
 
 impl LayerIndex {
-    /// The file's bytes.
-    pub fn encode(&self) -> Result<Vec<u8>, IndexError> {
+    /// The raw sections.
+    fn sections(&self) -> [Vec<u8>; 5] {
         let (mut windows, mut chunks) = (Vec::new(), Vec::new());
         let mut records = Vec::with_capacity(self.spans.len() * size_of::<SpanRecord>());
         for span in self.spans.iter() {
@@ -179,13 +179,18 @@ impl LayerIndex {
             };
             records.extend_from_slice(record.as_bytes());
         }
-        let raw = [
+        [
             self.toc.encode(),
             records,
             windows,
             chunks,
             self.file_digests.as_flattened().to_vec(),
-        ];
+        ]
+    }
+
+    /// The file's bytes.
+    pub fn encode(&self) -> Result<Vec<u8>, IndexError> {
+        let raw = self.sections();
         let mut body = Vec::new();
         let mut sections = Vec::with_capacity(raw.len());
         for (i, raw) in raw.iter().enumerate() {
@@ -201,7 +206,18 @@ impl LayerIndex {
                 hash: *blake3::hash(raw).as_bytes(),
             });
         }
-        let header = Header {
+        let sections = sections
+            .try_into()
+            .map_err(|_| IndexError::Damaged("sections"))?;
+        let header = self.header(sections);
+        let mut out = header.as_bytes().to_vec();
+        out.extend_from_slice(blake3::hash(header.as_bytes()).as_bytes());
+        out.append(&mut body);
+        Ok(out)
+    }
+
+    fn header(&self, sections: [Section; 5]) -> Header {
+        Header {
             magic: MAGIC,
             version: VERSION.into(),
             codec: self.codec as u8,
@@ -210,14 +226,41 @@ impl LayerIndex {
             digest: padded(&self.blob),
             blob_size: self.blob_size.into(),
             layer_size: self.spans.layer_size().into(),
-            sections: sections
-                .try_into()
-                .map_err(|_| IndexError::Damaged("sections"))?,
-        };
-        let mut out = header.as_bytes().to_vec();
-        out.extend_from_slice(blake3::hash(header.as_bytes()).as_bytes());
-        out.append(&mut body);
-        Ok(out)
+            sections,
+        }
+    }
+
+    /// The index digest: everybody who indexes the same blob gets the same one, with whatever version of zstd the file
+    /// is compressed. It is the SHA-256 of the header without the sections' stored lengths:
+    ///
+    /// ```text
+    /// magic "imgfsidx" | version u32 | codec u8 | algorithm u8 | 0 u16 | blob digest 64 | blob size u64 |
+    /// layer size u64 | for each of the 4 sections: raw length u64 | BLAKE3 of the raw bytes 32
+    /// ```
+    ///
+    /// Only of an index that has its file digests: without them it is another.
+    pub fn digest(&self) -> Digest {
+        let sections = self.sections().map(|raw| Section {
+            stored: 0.into(),
+            raw: (raw.len() as u64).into(),
+            hash: *blake3::hash(&raw).as_bytes(),
+        });
+        self.header(sections).index_digest()
+    }
+
+    /// The index digest of an index file, by its first [`HEADER_SIZE`] bytes: each section is checked against its hash
+    /// there when it is read, so this is the digest of whatever is read from the file.
+    pub fn digest_of_file(file: &[u8]) -> Result<Digest, IndexError> {
+        let header = file.get(..HEADER_SIZE).ok_or(IndexError::Version)?;
+        let (header, check) = header.split_at(size_of::<Header>());
+        let parsed = Header::ref_from_bytes(header).map_err(|_| IndexError::Version)?;
+        if parsed.magic != MAGIC || parsed.version.get() != VERSION {
+            return Err(IndexError::Version);
+        }
+        if blake3::hash(header).as_bytes() != check {
+            return Err(IndexError::Damaged("header checksum"));
+        }
+        Ok(parsed.index_digest())
     }
 
     /// Reads an index file that should be of `blob`. With `with_digests`, the file digests too.
@@ -278,6 +321,27 @@ impl LayerIndex {
             spans,
             file_digests,
         })
+    }
+}
+
+impl Header {
+    /// See [`LayerIndex::digest`].
+    fn index_digest(&self) -> Digest {
+        let mut digester = Digester::new(Algorithm::Sha256);
+        let mut start = Vec::with_capacity(size_of::<Self>());
+        start.extend_from_slice(&self.magic);
+        start.extend_from_slice(self.version.as_bytes());
+        start.extend_from_slice(&[self.codec, self.algorithm]);
+        start.extend_from_slice(&self.reserved);
+        start.extend_from_slice(&self.digest);
+        start.extend_from_slice(self.blob_size.as_bytes());
+        start.extend_from_slice(self.layer_size.as_bytes());
+        digester.update(&start);
+        for section in &self.sections {
+            digester.update(section.raw.as_bytes());
+            digester.update(&section.hash);
+        }
+        digester.finish()
     }
 }
 

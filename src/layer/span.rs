@@ -226,6 +226,11 @@ impl SpanTable {
         first..end.max(first)
     }
 
+    /// The first span that begins at `position` of the blob or behind it.
+    pub fn first_in_blob(&self, position: u64) -> usize {
+        (self.spans).partition_point(|span| span.compressed.start < position)
+    }
+
     /// The spans that must be decoded in one go to get at `id`: itself, or all of its zstd frame.
     pub fn chain(&self, id: usize) -> Range<usize> {
         let continues = |id: usize| {

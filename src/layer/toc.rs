@@ -251,6 +251,26 @@ impl Toc {
         })
     }
 
+    /// Without the regular files of these names at the layer's root.
+    #[must_use]
+    pub fn without_root_files(mut self, names: &[&[u8]]) -> Self {
+        let mut strings = Vec::with_capacity(self.strings.len());
+        let mut rest = self.strings.as_slice();
+        self.records.retain(|record| {
+            let path = take(&mut rest, usize::from(record.path_len.get()));
+            let link = take(&mut rest, usize::from(record.link_len.get()));
+            let cleaned = path.strip_prefix(b"./").or(path.strip_prefix(b"/"));
+            let keep = record.kind != FILE || !names.contains(&cleaned.unwrap_or(path));
+            if keep {
+                strings.extend_from_slice(path);
+                strings.extend_from_slice(link);
+            }
+            keep
+        });
+        self.strings = strings;
+        self
+    }
+
     /// Writes the four sections in order, each behind its length (u64, little-endian).
     pub fn encode(&self) -> Vec<u8> {
         let extents: Vec<u8> = (self.extents.iter())
@@ -675,6 +695,28 @@ mod tests {
                 assert_eq!(toc.iter().count(), toc.len());
             }
         }
+    }
+
+    #[test]
+    fn files_at_the_root_can_be_left_out() {
+        let mut builder = TocBuilder::default();
+        let file = EntryKind::File { offset: 0, size: 0 };
+        for (path, kind) in [
+            (&b"./a"[..], file),
+            (b"b", EntryKind::Directory),
+            (b"/c", file),
+            (b"d/a", file),
+            (b"e", EntryKind::Symlink { target: b"a" }),
+        ] {
+            builder.push(&entry(path, kind, &[])).unwrap();
+        }
+        let toc = builder
+            .finish(0)
+            .unwrap()
+            .without_root_files(&[b"a", b"b", b"c"]);
+        let left: Vec<_> = toc.iter().map(|entry| entry.path).collect();
+        assert_eq!(left, [&b"b"[..], b"d/a", b"e"]);
+        assert_eq!(Toc::decode(&toc.encode(), 0).unwrap(), toc);
     }
 
     #[test]

@@ -9,14 +9,16 @@
 //! ```
 
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 
-use crate::oci::{Digest, Location, MAX_MANIFEST_SIZE, Platform, Reference};
+use super::found::{Finder, IndexPolicy};
+use super::published::Published;
+use crate::oci::{Descriptor, Digest, Location, MAX_MANIFEST_SIZE, Manifest, Platform, Reference};
 use crate::source::{
-    BlobSource, Options, Resolved, ResolvedImage, SourceError, VerifiedDocument, image_of,
+    BlobSource, Options, Resolved, ResolvedImage, SourceError, VerifiedDocument, image_of_watched,
     images_of, open, read_verified,
 };
 use crate::store::{CachedDocuments, Offline, Store, TagRecord};
@@ -71,6 +73,8 @@ pub struct Request {
     pub pull: Pull,
     /// How to reach the source.
     pub options: Options,
+    /// Which indexes may be used for layers that were never streamed here.
+    pub indexes: IndexPolicy,
 }
 
 impl Request {
@@ -131,6 +135,8 @@ pub struct Image {
     pub source: Arc<dyn BlobSource>,
     /// How current that is.
     pub freshness: Freshness,
+    /// What finds indexes of its layers.
+    pub(super) finder: Arc<Finder>,
 }
 
 impl Image {
@@ -157,24 +163,56 @@ impl Image {
 
     /// Finds the image. A tag that was asked for is recorded, so that it can be mounted offline.
     pub async fn resolve(store: &Arc<Store>, request: &Request) -> anyhow::Result<Self> {
+        Self::resolve_watched(store, request, &|_| {}).await
+    }
+
+    /// The same for who will open all layers: the search for their indexes begins as soon as the layers are known. Must
+    /// run on the runtime.
+    pub async fn resolve_to_open(store: &Arc<Store>, request: &Request) -> anyhow::Result<Self> {
+        Self::resolve_watched(store, request, &Finder::start).await
+    }
+
+    /// The same; `begin` is told of the finder when the layers are known, before the image is complete.
+    async fn resolve_watched(
+        store: &Arc<Store>,
+        request: &Request,
+        begin: &(dyn Fn(&Arc<Finder>) + Send + Sync),
+    ) -> anyhow::Result<Self> {
         let (reference, found) = find(store, request, async |source, resolved| {
-            image_of(source, resolved, &request.platform).await
+            let (finder, published) = (Mutex::new(None), Mutex::new(None));
+            let watch = |document: &Descriptor, manifest: Option<&Manifest>| {
+                let mut published = published.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(manifest) = manifest else {
+                    *published = begin_published(store, source, document, request);
+                    return;
+                };
+                let manifest = (document.digest, manifest);
+                let new = new_finder(store, source, manifest, request, published.take());
+                begin(&new);
+                *finder.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
+            };
+            let image = image_of_watched(&**source, resolved, &request.platform, &watch).await?;
+            // The last one that was announced is the one that was chosen.
+            let finder = finder.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let finder = finder.unwrap_or_else(|| finder_of(store, source, &image, request));
+            Ok((image, finder))
         })
         .await?;
-        let (resolved, source, freshness) = found;
+        let ((resolved, finder), source, freshness) = found;
         warn(&resolved);
         Ok(Self {
             reference,
             resolved,
             source,
             freshness,
+            finder,
         })
     }
 
     /// Finds the images of all platforms.
     pub async fn resolve_all(store: &Arc<Store>, request: &Request) -> anyhow::Result<Vec<Self>> {
         let (reference, found) = find(store, request, async |source, resolved| {
-            images_of(source, resolved).await
+            images_of(&**source, resolved).await
         })
         .await?;
         let (images, source, freshness) = found;
@@ -183,6 +221,7 @@ impl Image {
             .into_iter()
             .map(|resolved| Self {
                 reference: reference.clone(),
+                finder: finder_of(store, &source, &resolved, request),
                 resolved,
                 source: Arc::clone(&source),
                 freshness: freshness.clone(),
@@ -209,6 +248,49 @@ impl Image {
     }
 }
 
+/// Begins to look for published indexes while the manifest is fetched. Of an image that was here before it is as a rule
+/// known what indexes there are.
+fn begin_published(
+    store: &Arc<Store>,
+    source: &Arc<dyn BlobSource>,
+    manifest: &Descriptor,
+    request: &Request,
+) -> Option<Published> {
+    let policy = &request.indexes;
+    let is_known = store
+        .document(&manifest.digest)
+        .is_ok_and(|known| known.is_some());
+    let begins = policy.wants_published() && !policy.offline && !is_known;
+    begins.then(|| {
+        let source = Arc::clone(source);
+        Published::start(source, manifest.digest, policy.published.clone())
+    })
+}
+
+fn new_finder(
+    store: &Arc<Store>,
+    source: &Arc<dyn BlobSource>,
+    manifest: (Digest, &Manifest),
+    request: &Request,
+    published: Option<Published>,
+) -> Arc<Finder> {
+    let (store, source) = (Arc::clone(store), Arc::clone(source));
+    let policy = request.indexes.clone();
+    Arc::new(Finder::new(store, source, manifest, policy, published))
+}
+
+fn finder_of(
+    store: &Arc<Store>,
+    source: &Arc<dyn BlobSource>,
+    image: &ResolvedImage,
+    request: &Request,
+) -> Arc<Finder> {
+    // An image always has a manifest; without its digest nothing published would be found.
+    let digest = image.manifest_digest().copied();
+    let digest = digest.unwrap_or(image.manifest.config.digest);
+    new_finder(store, source, (digest, &image.manifest), request, None)
+}
+
 fn warn(image: &ResolvedImage) {
     for warning in &image.warnings {
         tracing::warn!("{warning}");
@@ -221,7 +303,7 @@ type Found<T> = (T, Arc<dyn BlobSource>, Freshness);
 async fn find<T>(
     store: &Arc<Store>,
     request: &Request,
-    complete: impl AsyncFn(&dyn BlobSource, Resolved) -> Result<T, SourceError>,
+    complete: impl AsyncFn(&Arc<dyn BlobSource>, Resolved) -> Result<T, SourceError>,
 ) -> anyhow::Result<(Reference, Found<T>)> {
     let mut failures = Vec::new();
     for reference in std::iter::once(&request.reference).chain(&request.others) {
@@ -244,7 +326,7 @@ async fn find_one<T>(
     store: &Arc<Store>,
     request: &Request,
     reference: &Reference,
-    complete: &impl AsyncFn(&dyn BlobSource, Resolved) -> Result<T, SourceError>,
+    complete: &impl AsyncFn(&Arc<dyn BlobSource>, Resolved) -> Result<T, SourceError>,
 ) -> anyhow::Result<Found<T>> {
     let name = reference.to_string();
     let pinned = reference.digest().copied();
@@ -270,14 +352,14 @@ async fn find_one<T>(
     };
     let source = cached(source, store, pinned);
     if let Some(record) = unasked {
-        let complete = complete(&*source, answer_of(record)).await?;
+        let complete = complete(&source, answer_of(record)).await?;
         let checked = record.checked;
         return Ok((complete, source, Freshness::Unasked { checked }));
     }
     let asked = async {
         let resolved = ask(&*source, request.pull, known.as_ref()).await?;
         let root = resolved.descriptor.clone();
-        Ok::<_, SourceError>((complete(&*source, resolved).await?, root))
+        Ok::<_, SourceError>((complete(&source, resolved).await?, root))
     };
     match (asked.await, &known) {
         (Ok((complete, root)), _) => {
@@ -296,7 +378,7 @@ async fn find_one<T>(
             // What of it is not here either cannot be had: then the first error is what matters.
             let nowhere = Offline::new(name, None);
             let here = cached(Arc::new(nowhere), store, None);
-            let Ok(complete) = complete(&*here, answer_of(record)).await else {
+            let Ok(complete) = complete(&here, answer_of(record)).await else {
                 return Err(err.into());
             };
             let Location::Registry { host, .. } = reference.location() else {

@@ -1,25 +1,34 @@
 //! Composition: from a reference to something that can be served or printed.
 //!
 //! ```text
-//! Request ── resolve ──> Image ── open layers ──> Opened (tree + readers) ── serve ──> a mount
+//! Request ── resolve ──> Image ── find indexes ──> Prepared ── open layers ──> Opened (tree + readers) ── serve ──> a mount
+//!                          ├───── published indexes, made and sent (publish)
 //!                          └───── top-down, as far as needed ──> Peek ──> an answer
 //! ```
 
+mod found;
 mod image;
 mod memory;
 mod mountpoint;
 mod opened;
 mod peek;
 mod proof;
+mod prove;
+mod publish;
+mod published;
 mod pull;
 mod record;
 mod status;
 
+pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
-pub use opened::{LayerProgress, Opened};
+pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};
 pub use peek::Peek;
 pub use proof::prove_diff_ids;
+pub use prove::{forget_quarantined, prove};
+pub use publish::{PublishedImage, PublishedLayer, build, builds, publish};
+pub use published::{FindOptions, Found, FoundIndex, Published, Vouched};
 pub use pull::{Pulled, PulledLayer, Puller};
 pub use record::{MountRecord, records};
 pub use status::{LayerStatus, Live, MountStatus};

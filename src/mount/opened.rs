@@ -1,15 +1,25 @@
 //! Opening all layers of an image and merging them.
+//!
+//! ```text
+//! prepare   an index for each layer, from the cache or found beside the image
+//! open      layers without one are streamed, which makes one; then the tree
+//! ```
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::Context;
 
+use super::found::{FoundLayer, MidstatesBlob, Search, hide_format_files};
 use super::image::Image;
 use crate::fs::ImageFs;
 use crate::oci::{Descriptor, Digest};
-use crate::store::{LayerReader, OpenLayer, Progress, Store};
+use crate::store::{LayerReader, OpenLayer, Progress, Store, Trust};
 use crate::tree::Tree;
+
+/// The origin of an index that is made by streaming the layer.
+const FIRST_CONTACT: &str = "first-contact";
 
 /// One layer's download, to be shown while it runs.
 #[derive(Clone)]
@@ -20,6 +30,28 @@ pub struct LayerProgress {
     pub progress: Arc<Progress>,
 }
 
+/// An image whose layers are open as far as that costs next to nothing.
+pub struct Prepared {
+    image: Image,
+    found: HashMap<Digest, FoundLayer>,
+    origins: HashMap<Digest, LayerOrigin>,
+}
+
+/// How a layer of an open image came to be readable.
+#[derive(Clone)]
+pub struct LayerOrigin {
+    /// For people: how its index came to be.
+    pub index: String,
+    /// How far the index is bound to the layer.
+    pub trust: Trust,
+    /// For people: what was wrong with an index that was not used.
+    pub problem: Option<String>,
+    /// What the index's maker wants fetched first: bytes of the blob.
+    pub prefetch: Option<Range<u64>>,
+    /// Hints for checking the blob's digest, if there are any.
+    pub midstates: Option<MidstatesBlob>,
+}
+
 /// An image ready to be read.
 pub struct Opened {
     /// The image.
@@ -28,14 +60,52 @@ pub struct Opened {
     pub fs: Arc<ImageFs>,
     /// The layers, base first; a layer that occurs twice is here twice.
     pub layers: Vec<Arc<LayerReader>>,
+    /// How each layer came to be readable.
+    pub origins: HashMap<Digest, LayerOrigin>,
 }
 
-impl Opened {
-    /// The downloads that opening `image` needs: one for each different layer without an index.
-    pub fn downloads(store: &Store, image: &Image) -> Vec<LayerProgress> {
-        let mut seen = HashMap::new();
+impl Prepared {
+    /// Opens those layers of `image` that need not be streamed.
+    pub async fn find(store: &Store, image: Image) -> Self {
+        let (mut found, mut origins) = (HashMap::new(), HashMap::new());
         for blob in &image.resolved.manifest.layers {
-            if !store.has_index(&blob.digest) {
+            if origins.contains_key(&blob.digest) {
+                continue;
+            }
+            let is_here = store.has_index(&blob.digest);
+            let Search {
+                found: layer,
+                problem,
+            } = image.finder.take(&blob.digest).await;
+            let mut origin = LayerOrigin {
+                index: if is_here { "cache" } else { FIRST_CONTACT }.to_owned(),
+                trust: Trust::Proven,
+                problem,
+                prefetch: None,
+                midstates: None,
+            };
+            if let Some(layer) = layer {
+                origin.index.clone_from(&layer.finding.origin);
+                origin.trust = layer.finding.trust;
+                origin.prefetch.clone_from(&layer.prefetch);
+                origin.midstates.clone_from(&layer.midstates);
+                found.insert(blob.digest, layer);
+            }
+            origins.insert(blob.digest, origin);
+        }
+        Self {
+            image,
+            found,
+            origins,
+        }
+    }
+
+    /// The downloads that opening the rest needs: one for each different layer without an index.
+    pub fn downloads(&self) -> Vec<LayerProgress> {
+        let mut seen = HashMap::new();
+        for blob in &self.image.resolved.manifest.layers {
+            let origin = self.origins.get(&blob.digest);
+            if origin.is_some_and(|origin| origin.index == FIRST_CONTACT) {
                 seen.entry(blob.digest).or_insert_with(|| blob.clone());
             }
         }
@@ -49,20 +119,36 @@ impl Opened {
         downloads.sort_by_key(|download| std::cmp::Reverse(download.blob.size));
         downloads
     }
+}
+
+impl Opened {
+    /// What the makers of the layers' indexes want fetched first: bytes of the blobs.
+    pub fn prefetches(&self) -> Vec<(Arc<LayerReader>, Range<u64>)> {
+        let wanted = self.layers.iter().filter_map(|layer| {
+            let origin = self.origins.get(layer.digest())?;
+            Some((Arc::clone(layer), origin.prefetch.clone()?))
+        });
+        wanted.collect()
+    }
 
     /// Opens the layers, in parallel, and merges them. `downloads` are told how far it is.
     pub async fn open(
         store: &Arc<Store>,
-        image: Image,
+        prepared: Prepared,
         downloads: &[LayerProgress],
     ) -> anyhow::Result<Self> {
+        let Prepared {
+            image,
+            found,
+            origins,
+        } = prepared;
         let mut tasks = tokio::task::JoinSet::new();
         let mut started = Vec::new();
         // Large layers first: they decide when everything is done.
         let mut blobs: Vec<&Descriptor> = image.resolved.manifest.layers.iter().collect();
         blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
         for blob in blobs {
-            if started.contains(&blob.digest) {
+            if started.contains(&blob.digest) || found.contains_key(&blob.digest) {
                 continue;
             }
             started.push(blob.digest);
@@ -79,11 +165,18 @@ impl Opened {
                 opened.map(|layer| (blob.digest, layer))
             });
         }
-        let mut open: HashMap<Digest, OpenLayer> = HashMap::new();
+        let mut open: HashMap<Digest, OpenLayer> = (found.into_iter())
+            .map(|(digest, found)| (digest, found.layer))
+            .collect();
         // The first error ends the others: their tasks are aborted when the set is dropped.
         while let Some(result) = tasks.join_next().await {
             let (digest, layer) = result.context("internal: opening a layer stopped")??;
             open.insert(digest, layer);
+        }
+        for blob in &image.resolved.manifest.layers {
+            if let Some(layer) = open.get_mut(&blob.digest) {
+                hide_format_files(blob, &mut layer.index);
+            }
         }
         let in_order: Vec<&OpenLayer> = image
             .resolved
@@ -104,6 +197,11 @@ impl Opened {
         drop(open);
         super::memory::give_back();
         let fs = Arc::new(ImageFs::new(Arc::new(tree), layers.clone()));
-        Ok(Self { image, fs, layers })
+        Ok(Self {
+            image,
+            fs,
+            layers,
+            origins,
+        })
     }
 }

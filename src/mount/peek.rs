@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
+use super::found::hide_format_files;
 use super::image::Image;
 use super::opened::LayerProgress;
 use crate::fs::ImageFs;
@@ -87,17 +88,22 @@ impl Peek {
             if opened > 0 && !is_free {
                 break;
             }
-            let download = LayerProgress {
-                blob: blob.clone(),
-                progress: Arc::default(),
+            let found = self.image.finder.take(&blob.digest).await.found;
+            let mut layer = if let Some(found) = found {
+                found.layer
+            } else {
+                let download = LayerProgress {
+                    blob: blob.clone(),
+                    progress: Arc::default(),
+                };
+                if !is_free {
+                    announce(download.clone());
+                }
+                self.store
+                    .open_layer(&self.image.source, blob, &download.progress)
+                    .await?
             };
-            if !is_free {
-                announce(download.clone());
-            }
-            let layer = self
-                .store
-                .open_layer(&self.image.source, blob, &download.progress)
-                .await?;
+            hide_format_files(blob, &mut layer.index);
             self.open.insert(0, layer);
             self.below -= 1;
             opened += 1;

@@ -199,7 +199,7 @@ fn megabytes(bytes: u64) -> String {
 }
 
 /// The image's layers, each once.
-fn distinct(image: &Image) -> Vec<Descriptor> {
+pub(super) fn distinct(image: &Image) -> Vec<Descriptor> {
     let mut blobs: Vec<Descriptor> = Vec::new();
     for blob in &image.resolved.manifest.layers {
         if blobs.iter().all(|known| known.digest != blob.digest) {

@@ -1,5 +1,6 @@
 //! What a mount tells about itself: the serving process answers each connection to its socket with it.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,11 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 
-use super::opened::Opened;
+use super::opened::{LayerOrigin, Opened};
 use super::record::MountRecord;
-use crate::oci::{Descriptor, DiffId};
+use crate::oci::{Descriptor, DiffId, Digest};
 use crate::source::BlobSource;
-use crate::store::{LayerReader, Store};
+use crate::store::{LayerReader, Proof, Store, Trust};
 
 /// How long a daemon may take to answer before it counts as stuck.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
@@ -53,9 +54,10 @@ pub struct LayerStatus {
     pub cached: u64,
     /// Size of the index file; 0 if it could not be kept.
     pub index_bytes: u64,
-    /// How the index came to be: `first-contact` in this mount, or `cache`.
+    /// How the index came to be: `first-contact` in this mount, `cache`, or the format or place where it was found.
     pub index: String,
-    /// How far the layer is proven: `proven` (the blob's digest was right when the index was made).
+    /// How far the index is bound to the layer: `proven` (the blob's digest was right when the index was made here),
+    /// `pinned` (the manifest or a signature names it) or `claimed` (nothing does).
     pub trust: String,
     /// The config's DiffId: `ok`, `pending` (not all bytes were here yet), or `mismatch`.
     pub diff_id: String,
@@ -75,17 +77,12 @@ pub struct Live {
     store: Arc<Store>,
     source: Arc<dyn BlobSource>,
     layers: Vec<(Descriptor, Arc<LayerReader>, DiffId)>,
-    first_contact: Vec<crate::oci::Digest>,
+    origins: HashMap<Digest, LayerOrigin>,
 }
 
 impl Live {
-    /// `first_contact` are the layers that were streamed by this mount.
-    pub fn new(
-        record: MountRecord,
-        store: Arc<Store>,
-        opened: &Opened,
-        first_contact: Vec<crate::oci::Digest>,
-    ) -> Self {
+    /// Of what was mounted just now.
+    pub fn new(record: MountRecord, store: Arc<Store>, opened: &Opened) -> Self {
         let blobs = opened.image.resolved.manifest.layers.iter().cloned();
         let layers = blobs
             .zip(opened.expected_diff_ids())
@@ -97,7 +94,7 @@ impl Live {
             store,
             source: Arc::clone(&opened.image.source),
             layers: layers.collect(),
-            first_contact,
+            origins: opened.origins.clone(),
         }
     }
 
@@ -126,6 +123,7 @@ impl Live {
             Ok(Some(_)) => "mismatch",
             _ => "pending",
         };
+        let origin = self.origins.get(&blob.digest);
         let shortcoming = self
             .source
             .shortcoming()
@@ -137,19 +135,25 @@ impl Live {
             uncompressed: counters.size,
             cached: counters.cached,
             index_bytes: self.store.index_size(reader.slot()),
-            index: if self.first_contact.contains(&blob.digest) {
-                "first-contact"
-            } else {
-                "cache"
+            index: origin
+                .map(|origin| origin.index.clone())
+                .unwrap_or_default(),
+            trust: match reader.proof() {
+                Proof::Proven => Trust::Proven.name(),
+                _ => origin.map_or("", |origin| origin.trust.name()),
             }
             .to_owned(),
-            trust: "proven".to_owned(),
             diff_id: diff_id.to_owned(),
             fetched: counters.fetched,
             fetches: counters.fetches,
             problem: reader
                 .quarantine_reason()
                 .map(str::to_owned)
+                .or_else(|| match reader.proof() {
+                    Proof::Stopped { why } => Some(format!("it cannot be proven: {why}")),
+                    _ => None,
+                })
+                .or_else(|| origin.and_then(|origin| origin.problem.clone()))
                 .or(shortcoming),
         }
     }

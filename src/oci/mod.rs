@@ -2,13 +2,18 @@
 //!
 //! Pure values: bytes and strings in, values out. Nothing here does I/O, knows a registry or a tar.
 
+mod artifact;
 mod digest;
 mod manifest;
 mod media_type;
 mod midstates;
 mod platform;
 mod reference;
+mod signature;
 
+pub use artifact::{
+    Artifact, ArtifactError, EMPTY_CONFIG, INDEX_ARTIFACT, LAYER_INDEX, MIDSTATES, PublishedIndex,
+};
 pub use digest::{Algorithm, DiffId, Digest, DigestError, Digester};
 pub use manifest::{
     Descriptor, Document, ImageConfig, ImageIndex, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Manifest,
@@ -18,3 +23,4 @@ pub use media_type::{ACCEPT_MANIFESTS, Compression, MediaType};
 pub use midstates::{MIDSTATE_INTERVAL, MidstateDigester, MidstateError, Midstates};
 pub use platform::{Fit, Platform, PlatformError, PlatformMatcher, may_be_image};
 pub use reference::{DEFAULT_REGISTRY, Location, Reference, ReferenceError, ShortName};
+pub use signature::{KeyError, MAX_KEY_FILE, PublicKey, SigningKey};

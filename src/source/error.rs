@@ -239,6 +239,21 @@ pub enum SourceError {
         /// The hosts.
         hosts: String,
     },
+    /// Something that only a registry can be written to.
+    #[error("{reference} is in no registry: name a repository to write to")]
+    NoRegistry {
+        /// The reference.
+        reference: String,
+    },
+    /// Configuration files say that the registry itself is not asked, so it is not written to either.
+    #[error(
+        "configuration files lead {host} elsewhere, and mirrors are not written to: name the registry where it is to go \
+         (`imgfs registry explain` shows the files)"
+    )]
+    LedElsewhere {
+        /// Its host.
+        host: String,
+    },
     /// A structure of indexes beyond its limits.
     #[error("{digest}: {problem}")]
     Nesting {
@@ -286,6 +301,8 @@ impl SourceError {
             | Self::Platform(_)
             | Self::ForeignLayer { .. }
             | Self::NoHost { .. }
+            | Self::NoRegistry { .. }
+            | Self::LedElsewhere { .. }
             | Self::Nesting { .. }
             | Self::NotAnImage { .. }
             | Self::Offline { .. } => false,

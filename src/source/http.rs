@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
 use reqwest::{Method, Response};
 use serde::Deserialize;
 use url::Url;
@@ -23,6 +23,23 @@ use super::redact::{printable, redact_url};
 const MAX_ERROR_BODY: u64 = 8 << 10;
 /// Longest wait that a server may ask for: a host that asks for more is asked again after this time.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
+
+/// Bytes per second of an upload for which its answer is waited for longer: 512 kbit/s.
+const SLOWEST_UPLOAD: u64 = 64 << 10;
+
+/// Bytes sent along with a request. They are there as a whole, so the request can be sent again.
+#[derive(Debug, Clone)]
+pub(super) struct Payload {
+    pub(super) content_type: &'static str,
+    pub(super) bytes: Bytes,
+}
+
+/// The body of a request.
+enum Content<'a> {
+    None,
+    Form(&'a [(&'a str, &'a str)]),
+    Payload(&'a Payload),
+}
 
 /// Sends requests for one registry.
 #[derive(Debug)]
@@ -100,9 +117,11 @@ impl Http {
         method: Method,
         url: &Url,
         headers: HeaderMap,
+        payload: Option<&Payload>,
         what: &str,
     ) -> Result<Response, SendError> {
-        self.exchange(method, url, headers, &[], what).await
+        let content = payload.map_or(Content::None, Content::Payload);
+        self.exchange(method, url, headers, &content, what).await
     }
 
     /// Posts a form, whose fields appear in no log.
@@ -113,7 +132,7 @@ impl Http {
         fields: &[(&str, &str)],
         what: &str,
     ) -> Result<Response, SendError> {
-        self.exchange(Method::POST, url, headers, fields, what)
+        self.exchange(Method::POST, url, headers, &Content::Form(fields), what)
             .await
     }
 
@@ -122,7 +141,7 @@ impl Http {
         method: Method,
         url: &Url,
         headers: HeaderMap,
-        form: &[(&str, &str)],
+        content: &Content<'_>,
         what: &str,
     ) -> Result<Response, SendError> {
         let key = if url.host_str() == Some(self.registry.as_str()) {
@@ -137,11 +156,22 @@ impl Http {
         let client = self.network.client(key).map_err(plain)?;
         tracing::debug!("{method} {}", redact_url(url));
         let mut request = client.request(method, url.clone()).headers(headers);
-        if !form.is_empty() {
-            request = request.form(form);
+        let mut limit = self.timeouts.first_byte;
+        match content {
+            Content::None => {}
+            Content::Form(fields) => request = request.form(fields),
+            Content::Payload(Payload {
+                content_type,
+                bytes,
+            }) => {
+                limit += Duration::from_secs(bytes.len() as u64 / SLOWEST_UPLOAD);
+                request = request
+                    .header(CONTENT_TYPE, *content_type)
+                    .body(bytes.clone());
+            }
         }
         let answer = request.send();
-        let sent = match tokio::time::timeout(self.timeouts.first_byte, answer).await {
+        let sent = match tokio::time::timeout(limit, answer).await {
             Ok(Ok(response)) => {
                 tracing::debug!("{} from {}", response.status(), redact_url(url));
                 Ok(response)
@@ -160,7 +190,7 @@ impl Http {
                 host: host_of(url),
                 what: what.to_owned(),
                 waited_for: "an answer",
-                limit: self.timeouts.first_byte,
+                limit,
             })),
         };
         // Finding out that a server speaks no TLS takes a connection, but no request.

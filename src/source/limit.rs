@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::error::SourceError;
 use super::stream::Provenance;
 use super::{BlobSource, ByteStream, Resolved, Traffic};
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Digest};
 
 /// Lets only as many reads through as the semaphore has permits.
 pub(super) struct Limited {
@@ -57,6 +57,15 @@ impl BlobSource for Limited {
     async fn tags(&self) -> Result<Vec<String>, SourceError> {
         let _permit = self.permit().await;
         self.inside.tags().await
+    }
+
+    async fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: &str,
+    ) -> Result<Vec<Descriptor>, SourceError> {
+        let _permit = self.permit().await;
+        self.inside.referrers(subject, artifact_type).await
     }
 
     fn traffic(&self) -> Traffic {

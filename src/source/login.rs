@@ -2,6 +2,7 @@
 
 use reqwest::{Method, StatusCode};
 
+use super::auth::Rights;
 use super::endpoint::Endpoint;
 use super::error::SourceError;
 use super::options::Options;
@@ -20,13 +21,14 @@ pub enum Login {
 /// Asks the registry `host` whether it accepts the credential that `options` have for it.
 pub async fn check_login(host: &str, options: &Options) -> Result<Login, SourceError> {
     let endpoint = own_endpoint(host, options).await?;
-    let transport = Transport::new(options, endpoint)?;
+    let transport = Transport::new(options, endpoint, Rights::Pull)?;
     let what = "login";
     let request = Request {
         method: Method::GET,
         path: "",
         accept: "*/*",
         range: None,
+        payload: None,
         may_downgrade: false,
         what,
     };

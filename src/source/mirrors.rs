@@ -343,6 +343,42 @@ impl BlobSource for Mirrored {
         }
     }
 
+    async fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: &str,
+    ) -> Result<Vec<Descriptor>, SourceError> {
+        let mut tries = Tries::new(self, self.serving(|serves| serves.digests));
+        let mut somebody_answered = false;
+        loop {
+            let (position, host) = match tries.next() {
+                Ok(next) => next,
+                Err(_) if somebody_answered => return Ok(Vec::new()),
+                Err(err) => return Err(err),
+            };
+            let err = match host.source.referrers(subject, artifact_type).await {
+                Ok(referrers) => {
+                    host.health.answered();
+                    // That a mirror lists none says nothing: many know only images.
+                    if !referrers.is_empty() {
+                        return Ok(referrers);
+                    }
+                    somebody_answered = true;
+                    continue;
+                }
+                Err(err) => err,
+            };
+            // A refusal of what few hosts are asked for is no reason to leave one alone.
+            if err.is_transient() {
+                let tolerance = tries.tolerance(position);
+                host.health.failed(&err, tolerance, Instant::now());
+            } else {
+                host.health.answered();
+            }
+            tries.fail(err);
+        }
+    }
+
     fn reject(&self, blob: &Descriptor, at: u64, provenance: &Provenance) -> bool {
         let suspects = provenance.hosts();
         let asked = self.serving(|serves| serves.digests);

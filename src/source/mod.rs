@@ -11,7 +11,8 @@
 //!
 //! which hosts are asked       route (configuration files) -> endpoint
 //! in which order, how often   limit -> retry -> race (pace) -> mirrors (health, problems)
-//! one host                    registry (location, tags) -> transport -> auth (challenge, credentials), http (failure)
+//! one host                    registry (location, tags, referrers) -> transport -> auth (challenge, credentials), http (failure)
+//! writing to the registry     push (blob, manifest), no mirrors
 //! what all of them share      network
 //! local images                layout, archive -> choose, file
 //! ```
@@ -35,9 +36,12 @@ mod mirrors;
 mod network;
 mod options;
 mod pace;
+mod pages;
 mod problems;
+mod push;
 mod race;
 mod redact;
+mod referrers;
 mod registry;
 mod resolve;
 mod retry;
@@ -64,8 +68,11 @@ pub use layout::OciLayout;
 pub use login::{Login, check_login};
 pub use network::Network;
 pub use options::{Options, RetryPolicy, Timeouts};
+pub use push::{Pusher, push_to};
 pub use registry::Registry;
-pub use resolve::{ResolvedImage, VerifiedDocument, image_of, images_of, resolve_image};
+pub use resolve::{
+    ResolvedImage, VerifiedDocument, Watch, image_of, image_of_watched, images_of, resolve_image,
+};
 pub use secret::Secret;
 pub use stream::{ByteStream, Provenance};
 
@@ -115,6 +122,16 @@ pub trait BlobSource: Send + Sync {
 
     /// The tags there are beside the one that is meant: of the repository, the layout or the archive.
     async fn tags(&self) -> Result<Vec<String>, SourceError>;
+
+    /// What says of itself that it belongs to the manifest `subject` and is of this type. Nobody vouches for it, and a
+    /// source that knows no such thing has none.
+    async fn referrers(
+        &self,
+        _subject: &Digest,
+        _artifact_type: &str,
+    ) -> Result<Vec<Descriptor>, SourceError> {
+        Ok(Vec::new())
+    }
 
     /// Requests and bytes so far.
     fn traffic(&self) -> Traffic;

@@ -30,7 +30,7 @@ use super::network::Limits;
 use super::pace::{Pace, speed};
 use super::stream::Provenance;
 use super::{BlobSource, ByteStream, Resolved, SourceError, Traffic};
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Digest};
 
 /// How often a transfer is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -113,6 +113,14 @@ impl BlobSource for Racing {
         let [usual, spare] = &self.lanes;
         spare.reject(blob, at, provenance);
         usual.reject(blob, at, provenance)
+    }
+
+    async fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: &str,
+    ) -> Result<Vec<Descriptor>, SourceError> {
+        self.lanes[0].referrers(subject, artifact_type).await
     }
 
     fn traffic(&self) -> Traffic {

@@ -14,10 +14,13 @@ use futures_util::stream;
 use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, LINK};
 use reqwest::{Method, Response, StatusCode};
 
+use super::auth::Rights;
 use super::error::SourceError;
 use super::http::host_of;
 use super::location::Locations;
 use super::options::Options;
+use super::pages::Pages;
+use super::referrers::referrers;
 use super::stream::Provenance;
 use super::tags::{MAX_PAGE, TAGS_A_PAGE, TagList};
 use super::transport::{Answer, Request, Transport, protocol};
@@ -52,7 +55,7 @@ impl Registry {
     ) -> Result<Self, SourceError> {
         Ok(Self {
             inner: Arc::new(Inner {
-                transport: Transport::new(options, endpoint)?,
+                transport: Transport::new(options, endpoint, Rights::Pull)?,
                 tag: tag.map(str::to_owned),
                 digest,
                 locations: Locations::default(),
@@ -133,6 +136,14 @@ impl BlobSource for Registry {
         self.inner.tags().await
     }
 
+    async fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: &str,
+    ) -> Result<Vec<Descriptor>, SourceError> {
+        referrers(&self.inner.transport, subject, artifact_type).await
+    }
+
     fn traffic(&self) -> Traffic {
         self.inner.transport.traffic()
     }
@@ -169,6 +180,7 @@ impl Inner {
             path: &path,
             accept: ACCEPT_MANIFESTS,
             range: None,
+            payload: None,
             may_downgrade: false,
             what: &what,
         };
@@ -190,6 +202,7 @@ impl Inner {
             path: &path,
             accept: ACCEPT_MANIFESTS,
             range: None,
+            payload: None,
             may_downgrade: digest_is_known,
             what: &what,
         };
@@ -205,7 +218,7 @@ impl Inner {
 
     async fn tags(&self) -> Result<Vec<String>, SourceError> {
         let what = format!("the tags of {}", self.repository());
-        let mut list = TagList::default();
+        let (mut list, mut pages) = (TagList::default(), Pages::default());
         let mut query = Some(format!("n={TAGS_A_PAGE}"));
         while let Some(page) = query {
             let path = format!("tags/list?{page}");
@@ -214,6 +227,7 @@ impl Inner {
                 path: &path,
                 accept: "application/json",
                 range: None,
+                payload: None,
                 may_downgrade: false,
                 what: &what,
             };
@@ -228,7 +242,7 @@ impl Inner {
             let problem = |problem: String| protocol(&url, &what, &problem);
             list.add(&body).map_err(problem)?;
             let link = link.as_ref().and_then(|link| link.to_str().ok());
-            query = list.next(&url, link).map_err(problem)?;
+            query = pages.next(&url, link).map_err(problem)?;
         }
         Ok(list.finish())
     }
@@ -247,6 +261,7 @@ impl Inner {
             path: &path,
             accept: "*/*",
             range: (!whole).then_some(&header),
+            payload: None,
             may_downgrade: true,
             what: &what,
         };

@@ -78,10 +78,25 @@ pub async fn image_of(
     resolved: Resolved,
     platform: &Platform,
 ) -> Result<ResolvedImage, SourceError> {
+    image_of_watched(source, resolved, platform, &|_, _| {}).await
+}
+
+/// Is told which manifest is about to be read, and then what it says, for those who have work to begin before the
+/// image is resolved. Each may be of an entry that turns out not to be the one.
+pub type Watch<'a> = dyn Fn(&Descriptor, Option<&Manifest>) + Send + Sync + 'a;
+
+/// The same with somebody watching.
+pub async fn image_of_watched(
+    source: &dyn BlobSource,
+    resolved: Resolved,
+    platform: &Platform,
+    watch: &Watch<'_>,
+) -> Result<ResolvedImage, SourceError> {
     let root = read_root(source, resolved).await?;
     let matcher = PlatformMatcher::new(platform);
     match parse(&root)? {
         Document::Manifest(manifest) => {
+            watch(&root.descriptor, Some(&manifest));
             let mut image = complete(source, vec![root], manifest).await?;
             let found = image.platform();
             // Somebody who names one manifest means it; only say so.
@@ -96,7 +111,7 @@ pub async fn image_of(
         }
         Document::Index(index) => {
             let candidates = flatten(source, &root, index.manifests).await?;
-            choose(source, &root, &matcher, candidates).await
+            choose(source, &root, &matcher, candidates, watch).await
         }
     }
 }
@@ -238,6 +253,7 @@ async fn choose(
     root: &VerifiedDocument,
     matcher: &PlatformMatcher,
     candidates: Vec<Candidate>,
+    watch: &Watch<'_>,
 ) -> Result<ResolvedImage, SourceError> {
     let (descriptors, paths): (Vec<_>, Vec<_>) = candidates
         .into_iter()
@@ -255,6 +271,7 @@ async fn choose(
             .and_then(|position| paths.get(position));
         let mut chain = vec![root.clone()];
         chain.extend(path.into_iter().flatten().cloned());
+        watch(descriptor, None);
         let document = read_manifest(source, descriptor).await?;
         let parsed = parse(&document)?;
         chain.push(document);
@@ -262,6 +279,7 @@ async fn choose(
             // Without a media type only the body tells; nobody writes such nested indexes.
             continue;
         };
+        watch(descriptor, Some(&manifest));
         if descriptor.platform.is_some() {
             return complete(source, chain, manifest).await;
         }

@@ -19,7 +19,7 @@ use super::error::SourceError;
 use super::options::RetryPolicy;
 use super::stream::Provenance;
 use super::{BlobSource, ByteStream, Resolved, Traffic};
-use crate::oci::Descriptor;
+use crate::oci::{Descriptor, Digest};
 
 /// Resumptions allowed for one body beside one for each 64 KiB received: a server that sends a byte at a time
 /// must not cause a million requests.
@@ -43,18 +43,12 @@ impl Retrying {
     }
 
     fn failures(&self) -> Failures {
-        Failures {
-            policy: self.policy,
-            give_up: self.give_up,
-            count: 0,
-            since: None,
-            was_odd: false,
-        }
+        Failures::new(self.policy, self.give_up)
     }
 }
 
 /// Failures in a row.
-struct Failures {
+pub(super) struct Failures {
     policy: RetryPolicy,
     give_up: Duration,
     count: u32,
@@ -64,8 +58,19 @@ struct Failures {
 }
 
 impl Failures {
+    /// None yet.
+    pub(super) fn new(policy: RetryPolicy, give_up: Duration) -> Self {
+        Self {
+            policy,
+            give_up,
+            count: 0,
+            since: None,
+            was_odd: false,
+        }
+    }
+
     /// Waits before the next attempt, or gives the error back if there is to be none.
-    async fn pause(&mut self, err: SourceError) -> Result<(), SourceError> {
+    pub(super) async fn pause(&mut self, err: SourceError) -> Result<(), SourceError> {
         let since = *self.since.get_or_insert_with(Instant::now);
         self.count += 1;
         // An answer that makes no sense may be one proxy's slip: once is no habit.
@@ -156,6 +161,20 @@ impl BlobSource for Retrying {
         loop {
             match self.inside.tags().await {
                 Ok(tags) => return Ok(tags),
+                Err(err) => failures.pause(err).await?,
+            }
+        }
+    }
+
+    async fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: &str,
+    ) -> Result<Vec<Descriptor>, SourceError> {
+        let mut failures = self.failures();
+        loop {
+            match self.inside.referrers(subject, artifact_type).await {
+                Ok(referrers) => return Ok(referrers),
                 Err(err) => failures.pause(err).await?,
             }
         }

@@ -21,12 +21,12 @@ use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
 use super::Traffic;
-use super::auth::{Access, Authenticator};
+use super::auth::{Access, Authenticator, Rights};
 use super::challenge::parse_challenges;
 use super::endpoint::{Endpoint, Scheme};
 use super::error::SourceError;
 use super::failure::SendError;
-use super::http::{Http, host_of};
+use super::http::{Http, Payload, host_of};
 use super::options::Options;
 
 /// Redirects followed for one request, as Go's client does.
@@ -53,6 +53,8 @@ pub(super) struct Request<'a> {
     pub(super) path: &'a str,
     pub(super) accept: &'static str,
     pub(super) range: Option<&'a HeaderValue>,
+    /// What is sent along.
+    pub(super) payload: Option<Payload>,
     /// Whether a redirect may lead from https to http: only for content whose digest is known.
     pub(super) may_downgrade: bool,
     /// For errors.
@@ -69,7 +71,11 @@ pub(super) struct Answer {
 }
 
 impl Transport {
-    pub(super) fn new(options: &Options, endpoint: Endpoint) -> Result<Self, SourceError> {
+    pub(super) fn new(
+        options: &Options,
+        endpoint: Endpoint,
+        rights: Rights,
+    ) -> Result<Self, SourceError> {
         let url = registry_url("https", &endpoint, "")?;
         let name = url.host_str().unwrap_or_default();
         Ok(Self {
@@ -79,6 +85,7 @@ impl Transport {
                 tls: endpoint.tls.clone(),
                 scheme: endpoint.scheme,
                 repository: endpoint.repository.clone(),
+                rights,
                 lookup: endpoint.credentials.clone(),
                 credentials: options.credentials.clone(),
                 token_floor: options.timeouts.token_floor,
@@ -106,8 +113,27 @@ impl Transport {
 
     /// Sends a request to the registry, authenticates if asked to, and follows redirects.
     pub(super) async fn request(&self, request: &Request<'_>) -> Result<Answer, SourceError> {
-        let mut base = self.base(request.path, self.plain.load(Ordering::Relaxed))?;
-        let mut url = base.clone();
+        let base = self.base(request.path, self.plain.load(Ordering::Relaxed))?;
+        self.exchange(base.clone(), base, request).await
+    }
+
+    /// Likewise to a place that the registry named in an answer: with credentials only if it is the registry's own.
+    pub(super) async fn request_at(
+        &self,
+        place: &Url,
+        request: &Request<'_>,
+    ) -> Result<Answer, SourceError> {
+        let base = self.base("", self.plain.load(Ordering::Relaxed))?;
+        self.exchange(place.clone(), base, request).await
+    }
+
+    /// `base` is the registry, `url` where the request goes first.
+    async fn exchange(
+        &self,
+        mut url: Url,
+        mut base: Url,
+        request: &Request<'_>,
+    ) -> Result<Answer, SourceError> {
         let mut redirects = 0;
         let mut challenged = false;
         loop {
@@ -123,7 +149,13 @@ impl Transport {
             }
             let sent = self
                 .http
-                .send(request.method.clone(), &url, headers, request.what)
+                .send(
+                    request.method.clone(),
+                    &url,
+                    headers,
+                    request.payload.as_ref(),
+                    request.what,
+                )
                 .await;
             let response = match sent {
                 Ok(response) => {
@@ -194,6 +226,7 @@ impl Transport {
                 request.method.clone(),
                 url,
                 headers(request, None),
+                None,
                 request.what,
             )
             .await?;

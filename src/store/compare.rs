@@ -14,27 +14,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::Handle;
 
 use super::reader::LayerReader;
-use super::{Store, StoreError, polite};
+use super::{StoreError, polite};
 use crate::layer::{FileBytes, FilePair, LayerIndex, SpanDigest};
 
 /// Bytes compared between two looks at whether to go on.
 const PIECE: u64 = 1 << 20;
 
 /// What differs first, in words; `None` if nothing does. `own` reads by the layer's own index `made`, `found` by the
-/// index in question.
+/// index in question, `claimed`.
 pub(super) async fn difference(
     made: LayerIndex,
+    claimed: LayerIndex,
     own: &Arc<LayerReader>,
     found: &Arc<LayerReader>,
 ) -> Result<Option<String>, StoreError> {
-    let store: &Store = &found.store;
-    let claimed = store.load_index(&found.slot, true)?;
-    // Else what is compared would not be what is served.
-    let Some(claimed) = claimed.filter(|claimed| claimed.spans == found.spans) else {
-        let path = store.index_path(&found.slot);
-        let cause = "the cache has lost the index that the layer is read by";
-        return Err(StoreError::io("read", &path)(std::io::Error::other(cause)));
-    };
     let is_ours = |digest: &SpanDigest| matches!(digest, SpanDigest::Own { .. });
     if claimed.spans.iter().all(|span| is_ours(&span.digest)) {
         let mut made = made;

@@ -155,6 +155,14 @@ impl BlobSource for CachedDocuments {
         self.inner.tags().await
     }
 
+    async fn referrers(
+        &self,
+        subject: &Digest,
+        artifact_type: &str,
+    ) -> Result<Vec<Descriptor>, SourceError> {
+        self.inner.referrers(subject, artifact_type).await
+    }
+
     fn traffic(&self) -> Traffic {
         self.inner.traffic()
     }

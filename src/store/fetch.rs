@@ -305,13 +305,11 @@ impl LayerReader {
             let (back, result) = tokio::task::spawn_blocking(work)
                 .await
                 .map_err(|_| StoreError::Worker("decoding"))?;
-            result.map_err(|cause| StoreError::Span {
-                layer,
-                span: id,
-                cause,
-                again: self
+            result.map_err(|cause| {
+                let again = self
                     .source
-                    .reject(&self.blob, position, &stream.provenance()),
+                    .reject(&self.blob, position, &stream.provenance());
+                self.wrong_span(id, cause, again)
             })?;
             decoder = back;
             if let Some((id, Some(sender))) = run.pop_front() {

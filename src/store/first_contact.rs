@@ -27,7 +27,9 @@ use crate::layer::{
     Codec, Content, ContentResult, Hash, LayerError, LayerIndex, Piece, ScanError, ScannedSpan,
     Scanner,
 };
-use crate::oci::{Descriptor, Digest, Digester, MIDSTATE_INTERVAL};
+use crate::oci::{
+    Algorithm, Descriptor, Digest, Digester, MIDSTATE_INTERVAL, MidstateDigester, Midstates,
+};
 use crate::source::{BlobSource, Provenance};
 
 /// Pieces of the network waiting for a stage.
@@ -85,9 +87,10 @@ pub(super) async fn index_layer(
     source: Arc<dyn BlobSource>,
     blob: &Descriptor,
     dir: &Path,
-    keep: bool,
+    options: PassOptions,
     progress: &Progress,
 ) -> Result<LayerIndex, StoreError> {
+    let keep = options.keep;
     let layer = blob.digest;
     let short = layer.short();
     let mut attempts = 0;
@@ -98,11 +101,17 @@ pub(super) async fn index_layer(
         let provenance = Provenance::default();
         let attempt = Attempt {
             partial: &partial,
-            keep,
+            options,
             provenance: provenance.clone(),
             manner: Manner::Prompt,
         };
-        let result = stream_layer(store, &source, blob, dir, &attempt, progress).await;
+        let result = stream_layer(store, &source, blob, Some(dir), &attempt, progress).await;
+        let result = result.map(|(index, midstates)| {
+            if let Some(midstates) = midstates {
+                store.keep_midstates(&layer, &midstates);
+            }
+            index
+        });
         if let Err(StoreError::Fetch { .. }) = result {
             return result;
         }
@@ -128,6 +137,15 @@ pub(super) async fn index_layer(
     }
 }
 
+/// What the pass is to do beside making the index.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PassOptions {
+    /// Keep the blob's bytes until it is done, for the case that it is broken off.
+    pub(super) keep: bool,
+    /// Make midstates, with a hash that is half as fast.
+    pub(super) midstates: bool,
+}
+
 /// Makes the index of a blob all of which is here, beside what else there is to do. Otherwise like [`index_layer`].
 /// `segments` are the BLAKE3 hashes of pieces of [`MIDSTATE_INTERVAL`] whose SHA-256 was checked already; if it is known
 /// of all.
@@ -141,28 +159,54 @@ pub(super) async fn index_kept(
 ) -> Result<LayerIndex, StoreError> {
     let attempt = |segments| Attempt {
         partial: kept,
-        keep: false,
+        options: PassOptions::default(),
         provenance: Provenance::default(),
         manner: Manner::Beside { segments },
     };
     let has_segments = segments.is_some();
     let progress = Progress::default();
-    let mut result = stream_layer(store, source, blob, dir, &attempt(segments), &progress).await;
+    let mut result = stream_layer(
+        store,
+        source,
+        blob,
+        Some(dir),
+        &attempt(segments),
+        &progress,
+    )
+    .await;
     if has_segments && matches!(result, Err(StoreError::Corrupt { .. })) {
         // They changed on the disk after they were checked: what they are now is told by the digest alone.
-        result = stream_layer(store, source, blob, dir, &attempt(None), &progress).await;
+        result = stream_layer(store, source, blob, Some(dir), &attempt(None), &progress).await;
     }
-    let index = result?;
+    let (index, _) = result?;
     store.keep_index(&Slot::own(blob.digest), &index)?;
     Ok(index)
+}
+
+/// Streams a blob and keeps nothing of it: only what the pass found.
+pub(super) async fn recompute(
+    store: &Store,
+    source: &Arc<dyn BlobSource>,
+    blob: &Descriptor,
+    progress: &Progress,
+) -> Result<(LayerIndex, Option<Midstates>), StoreError> {
+    let attempt = Attempt {
+        partial: &PartialBlob::none(),
+        options: PassOptions {
+            keep: false,
+            midstates: true,
+        },
+        provenance: Provenance::default(),
+        manner: Manner::Prompt,
+    };
+    stream_layer(store, source, blob, None, &attempt, progress).await
 }
 
 /// What a layer is streamed with, this time.
 struct Attempt<'a> {
     /// What is here already.
     partial: &'a PartialBlob,
-    /// Whether to add to that.
-    keep: bool,
+    options: PassOptions,
     /// Takes in who gave the rest.
     provenance: Provenance,
     manner: Manner,
@@ -197,19 +241,21 @@ impl Manner {
     }
 }
 
-/// Streams the blob through the stages: what `partial` has of it from there, the rest from `source`.
+/// Streams the blob through the stages: what `partial` has of it from there, the rest from `source`. Its bytes go into
+/// the files in `dir`, if there is one.
 async fn stream_layer(
     store: &Store,
     source: &Arc<dyn BlobSource>,
     blob: &Descriptor,
-    dir: &Path,
+    dir: Option<&Path>,
     attempt: &Attempt<'_>,
     progress: &Progress,
-) -> Result<LayerIndex, StoreError> {
+) -> Result<(LayerIndex, Option<Midstates>), StoreError> {
     let layer = blob.digest;
     let partial = attempt.partial;
     progress.begin(partial.length());
-    let data = NewData::create(dir)?;
+    let data = dir.map(NewData::create).transpose()?;
+    let midstates = attempt.options.midstates && layer.algorithm() == Algorithm::Sha256;
     let (to_hash, hash_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
     let (to_scan, scan_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
     let (to_content, content_input) = std_mpsc::sync_channel::<Piece>(DECODED_PIECES);
@@ -221,16 +267,16 @@ async fn stream_layer(
             segments: Some(segments),
         } => {
             let segments = segments.clone();
-            manner.start(move || segments_stage(layer, &segments, hash_input))
+            manner.start(move || (segments_stage(layer, &segments, hash_input), None))
         }
-        _ => manner.start(move || hash_stage(layer, hash_input)),
+        _ => manner.start(move || hash_stage(layer, midstates, hash_input)),
     };
     let scan = manner.start(move || scan_stage(scan_input, &to_content, &recycled));
-    let writer = data.file();
-    let content = manner.start(move || content_stage(&content_input, &recycle, &writer));
+    let writer = data.as_ref().map(NewData::file);
+    let content = manner.start(move || content_stage(&content_input, &recycle, writer.as_deref()));
 
     let (to_keep, keep_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
-    let keeper = attempt.keep.then(|| partial.keep(keep_input));
+    let keeper = attempt.options.keep.then(|| partial.keep(keep_input));
 
     let budget = Arc::clone(&store.parts_ahead);
     let mut stream = BlobStream::new(Arc::clone(source), blob.clone(), partial.length(), budget);
@@ -264,7 +310,7 @@ async fn stream_layer(
     if let Some(keeper) = keeper {
         keeper.await.map_err(|_| StoreError::Worker("keeping"))?;
     }
-    let found = hash.await.map_err(|_| StoreError::Worker("hashing"))?;
+    let (found, midstates) = hash.await.map_err(|_| StoreError::Worker("hashing"))?;
     let scanned = scan.await.map_err(|_| StoreError::Worker("decoding"))?;
     let content = content
         .await
@@ -280,10 +326,12 @@ async fn stream_layer(
         join(blob, scanned, content)
     });
     let (index, all_written) = result?;
-    if all_written && let Err(err) = data.publish(index.spans.len()) {
+    if let Some(data) = data.filter(|_| all_written)
+        && let Err(err) = data.publish(index.spans.len())
+    {
         store.caching_failed(&err);
     }
-    Ok(index)
+    Ok((index, midstates))
 }
 
 fn join(
@@ -314,12 +362,24 @@ fn join(
     Ok((index, write_error.is_none()))
 }
 
-fn hash_stage(layer: Digest, mut input: mpsc::Receiver<Bytes>) -> Digest {
+fn hash_stage(
+    layer: Digest,
+    midstates: bool,
+    mut input: mpsc::Receiver<Bytes>,
+) -> (Digest, Option<Midstates>) {
+    if midstates {
+        let mut digester = MidstateDigester::new();
+        while let Some(bytes) = input.blocking_recv() {
+            digester.update(&bytes);
+        }
+        let (digest, midstates) = digester.finish();
+        return (digest, Some(midstates));
+    }
     let mut digester = Digester::new(layer.algorithm());
     while let Some(bytes) = input.blocking_recv() {
         digester.update(&bytes);
     }
-    digester.finish()
+    (digester.finish(), None)
 }
 
 /// The layer's digest, if its pieces are those that were checked; else any other one.
@@ -372,7 +432,7 @@ fn scan_stage(
 fn content_stage(
     input: &std_mpsc::Receiver<Piece>,
     recycle: &std_mpsc::SyncSender<Vec<u8>>,
-    data: &File,
+    data: Option<&File>,
 ) -> (Result<ContentResult, LayerError>, Option<std::io::Error>) {
     let mut content = Content::new();
     let mut position = 0;
@@ -388,7 +448,9 @@ fn content_stage(
         if let Err(err) = content.bytes(&bytes) {
             return (Err(err.into()), write_error);
         }
-        if write_error.is_none() {
+        if let Some(data) = data
+            && write_error.is_none()
+        {
             write_error = data.write_all_at(&bytes, position).err();
         }
         position += bytes.len() as u64;

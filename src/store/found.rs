@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::files::{LayerFiles, publish, read_if_there, remove_if_there};
 use super::keep::Keeping;
 use super::slot::Slot;
-use super::{OpenLayer, Store, StoreError};
-use crate::layer::LayerIndex;
+use super::{LayerReader, OpenLayer, Store, StoreError};
+use crate::layer::{LayerIndex, SpanDigest, SpanError};
 use crate::oci::{Descriptor, Digest, Midstates};
 use crate::source::BlobSource;
 
@@ -73,6 +73,9 @@ pub struct Finding {
     pub origin: String,
     /// How far it is bound to the layer.
     pub trust: Trust,
+    /// For people: where exactly it was.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub place: String,
     /// Id of the key whose signature binds it, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -113,12 +116,23 @@ impl Store {
         index: &LayerIndex,
         finding: &Finding,
     ) -> Result<(), StoreError> {
-        self.keep_index(slot, index)?;
+        let encoded = index.encode().map_err(|cause| StoreError::Index {
+            layer: *slot.layer(),
+            cause,
+        })?;
+        self.keep_found_file(slot, &encoded, finding);
+        Ok(())
+    }
+
+    /// The same for an index of our own format, as it came.
+    pub fn keep_found_file(&self, slot: &Slot, file: &[u8], finding: &Finding) {
         let json = serde_json::to_vec(finding).unwrap_or_default();
-        if let Err(err) = publish(&self.beside_index(slot, "json"), &json) {
+        let written = publish(&self.index_path(slot), file)
+            // Without the record the index is not looked at.
+            .and_then(|()| publish(&self.beside_index(slot, "json"), &json));
+        if let Err(err) = written {
             self.caching_failed(&err);
         }
-        Ok(())
     }
 
     /// Opens a layer by an index that was found. Must run on the runtime.
@@ -166,19 +180,51 @@ impl Store {
     }
 
     /// Keeps the midstates that were published beside an index: hints, which nobody has to believe.
-    pub fn keep_midstates(&self, slot: &Slot, midstates: &Midstates) {
+    pub(super) fn keep_found_midstates(&self, slot: &Slot, midstates: &Midstates) {
         if let Err(err) = publish(&self.beside_index(slot, MIDSTATES), &midstates.encode()) {
             self.caching_failed(&err);
         }
     }
 
     /// They, if there are any of use for a blob of `size` bytes.
-    pub(super) fn midstates(&self, slot: &Slot, size: u64) -> Option<Midstates> {
+    pub(super) fn found_midstates(&self, slot: &Slot, size: u64) -> Option<Midstates> {
         let bytes = read_if_there(&self.beside_index(slot, MIDSTATES)).ok()??;
         Midstates::decode(&bytes, size).ok()
     }
 
-    fn beside_index(&self, slot: &Slot, extension: &str) -> PathBuf {
+    pub(super) fn beside_index(&self, slot: &Slot, extension: &str) -> PathBuf {
         self.index_path(slot).with_extension(extension)
+    }
+}
+
+impl LayerReader {
+    /// What to tell those who wait for a span whose bytes are not what the index says; `again` if others may give the
+    /// right ones. If not, an index that was found is not used again: either it is wrong, or the blob is, and only
+    /// streaming all of the layer tells which.
+    pub(super) fn wrong_span(&self, span: usize, cause: SpanError, again: bool) -> StoreError {
+        let layer = *self.digest();
+        if !again && !self.slot().is_own() {
+            let why = format!("span {span}: {cause}");
+            self.store.refuse(self.slot(), &why);
+            // Where the compressed bytes have a digest and it was right, the index contradicts itself.
+            let is_checked_before = (self.spans.get(span))
+                .is_some_and(|span| !matches!(span.digest, SpanDigest::Chunks(_)));
+            let is_after_check = matches!(cause, SpanError::Decode | SpanError::DecodedDigest);
+            if is_checked_before && is_after_check {
+                self.quarantine(format!("its index is wrong: {why}"));
+            } else {
+                tracing::warn!(
+                    "layer {}: its index and its bytes contradict each other ({why}): the index is not used again, the \
+                     next mount streams the layer",
+                    layer.short()
+                );
+            }
+        }
+        StoreError::Span {
+            layer,
+            span,
+            cause,
+            again,
+        }
     }
 }

@@ -5,6 +5,7 @@
 //!          refs/…                what references pointed to     (documents.rs)
 //!          indexes/ALG/SLOT      layer indexes                  (layer::LayerIndex, found.rs)
 //!          layers/ALG/SLOT/…     decoded bytes of a layer       (files.rs)
+//!          midstates/ALG/HEX     for publishing                 (publishing.rs)
 //! ```
 //!
 //! A slot is a layer's own index or one that was found (slot.rs).
@@ -31,6 +32,7 @@ mod patience;
 mod polite;
 mod proof;
 mod prove;
+mod publishing;
 mod pull;
 mod reader;
 mod recent;
@@ -59,6 +61,7 @@ use crate::layer::{IndexError, LayerIndex};
 use crate::oci::{Descriptor, Digest};
 use crate::source::BlobSource;
 use files::{LayerFiles, Locked, publish};
+use first_contact::PassOptions;
 
 /// Layers streamed at the same time at first contact; each needs three threads and a few MiB.
 const LAYERS_AT_ONCE: usize = 4;
@@ -176,15 +179,16 @@ impl Store {
         blob: &Descriptor,
         progress: &Progress,
     ) -> Result<OpenLayer, StoreError> {
-        self.open_keeping(source, blob, false, progress).await
+        self.open_keeping(source, blob, PassOptions::default(), progress)
+            .await
     }
 
-    /// Likewise; with `keep` a first contact that is broken off leaves what it got for the next one.
+    /// Likewise; a first contact does what `options` say.
     async fn open_keeping(
         self: &Arc<Self>,
         source: &Arc<dyn BlobSource>,
         blob: &Descriptor,
-        keep: bool,
+        options: PassOptions,
         progress: &Progress,
     ) -> Result<OpenLayer, StoreError> {
         let slot = Slot::own(blob.digest);
@@ -208,7 +212,7 @@ impl Store {
             index
         } else {
             let source = Arc::clone(source);
-            first_contact::index_layer(self, source, blob, &dir, keep, progress).await?
+            first_contact::index_layer(self, source, blob, &dir, options, progress).await?
         };
         // Other files now, whoever made them; the old ones' lock kept eviction away until here.
         let new_files = Arc::new(LayerFiles::open(&dir).await?);

@@ -65,6 +65,11 @@ impl PartialBlob {
         })
     }
 
+    /// Nothing, wherever.
+    pub(super) fn none() -> Self {
+        Self::nothing(PathBuf::new())
+    }
+
     fn nothing(path: PathBuf) -> Self {
         Self {
             path,

@@ -17,6 +17,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
+use std::io::Seek;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +33,7 @@ use super::reader::LayerReader;
 use super::segments::Segments;
 use super::{Proof, Slot, StoreError, compare, first_contact, polite};
 use crate::layer::LayerIndex;
-use crate::oci::{DiffId, Digest};
+use crate::oci::{DiffId, Digest, Midstates};
 
 /// Bytes of the blob fetched at a time: at 200 Mbit/s 160 ms for which a read that comes meanwhile shares the line.
 const PIECE: u64 = 4 << 20;
@@ -48,6 +50,11 @@ impl LayerReader {
         self.proof.get()
     }
 
+    /// Keeps the midstates that were published for the layer: hints, which nobody has to believe.
+    pub fn keep_midstates(&self, midstates: &Midstates) {
+        self.store.keep_found_midstates(&self.slot, midstates);
+    }
+
     /// The layer is to be proven; `keeping` is its source.
     pub(super) fn begin_proof(&self, keeping: Arc<Keeping>) {
         if self.keeping.set(keeping).is_ok() {
@@ -61,7 +68,7 @@ impl LayerReader {
         let Some(keeping) = self.keeping.get().filter(|_| !self.proof().is_settled()) else {
             return self.proof();
         };
-        let midstates = (self.store).midstates(&self.slot, self.blob.size);
+        let midstates = (self.store).found_midstates(&self.slot, self.blob.size);
         let mut prover = Prover {
             reader: self,
             keeping,
@@ -69,9 +76,16 @@ impl LayerReader {
             attempts: 0,
             decodes: true,
             pause: None,
+            claimed: None,
         };
         let settled = loop {
-            let settled = match prover.verdict().await {
+            let verdict = prover.verdict().await;
+            // It contradicted itself, or the image, which somebody else has noticed.
+            let verdict = match self.quarantine_reason() {
+                Some(reason) => Ok(Verdict::Differs(reason.to_owned())),
+                None => verdict,
+            };
+            let settled = match verdict {
                 Ok(Verdict::Same(own)) => prover.proven(&own, diff_id).await,
                 Ok(Verdict::Differs(what)) => {
                     prover.contradicted(&what);
@@ -123,10 +137,13 @@ struct Prover<'a> {
     decodes: bool,
     /// The last one, as long as nothing has come since.
     pause: Option<Duration>,
+    /// The index in question: open, as it is removed when it turns out to be of no use.
+    claimed: Option<File>,
 }
 
 impl Prover<'_> {
     async fn verdict(&mut self) -> Result<Verdict, StoreError> {
+        self.open_claimed();
         let reader = self.reader;
         let slot = Slot::own(reader.blob.digest);
         let kept = self.take().await?;
@@ -148,8 +165,37 @@ impl Prover<'_> {
             reader.blob.clone(),
             slot,
         );
-        let difference = compare::difference(made, &own, reader).await?;
+        let claimed = self.claimed()?;
+        let difference = compare::difference(made, claimed, &own, reader).await?;
         Ok(difference.map_or(Verdict::Same(own), Verdict::Differs))
+    }
+
+    /// Opens the index that the layer is read by, if that was not done; it may be written only after the layer was opened.
+    fn open_claimed(&mut self) {
+        if self.claimed.is_none() {
+            let path = self.reader.store.index_path(&self.reader.slot);
+            self.claimed = File::open(path).ok();
+        }
+    }
+
+    /// That index.
+    fn claimed(&mut self) -> Result<LayerIndex, StoreError> {
+        self.open_claimed();
+        let path = self.reader.store.index_path(&self.reader.slot);
+        let lost = |cause: &str| StoreError::io("read", &path)(std::io::Error::other(cause));
+        let Some(mut file) = self.claimed.as_ref() else {
+            return Err(lost(
+                "the cache does not have the index that the layer is read by",
+            ));
+        };
+        file.rewind().map_err(StoreError::io("read", &path))?;
+        let index = LayerIndex::read(file, &self.reader.blob.digest, true)
+            .map_err(|err| lost(&err.to_string()))?;
+        // Else what is compared would not be what is served.
+        if index.spans != self.reader.spans {
+            return Err(lost("it is not the index that the layer is read by"));
+        }
+        Ok(index)
     }
 
     /// What is kept of the blob, once it is this process's turn.
@@ -217,6 +263,7 @@ impl Prover<'_> {
             let here = kept.here();
             reader.proof.set(Proof::Fetching { here, all });
             self.segments.advance(kept);
+            self.open_claimed();
             let changed = kept.changed();
             if kept.is_complete() {
                 return Ok(());

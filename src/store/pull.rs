@@ -13,6 +13,7 @@ use std::sync::Arc;
 use futures_util::{TryStreamExt, stream};
 
 use super::fetch::MAX_RUN;
+use super::first_contact::PassOptions;
 use super::reader::LayerReader;
 use super::{OpenLayer, Progress, Store, StoreError};
 use crate::oci::Descriptor;
@@ -27,7 +28,11 @@ impl Store {
         blob: &Descriptor,
         progress: &Progress,
     ) -> Result<OpenLayer, StoreError> {
-        self.open_keeping(source, blob, true, progress).await
+        let options = PassOptions {
+            keep: true,
+            ..PassOptions::default()
+        };
+        self.open_keeping(source, blob, options, progress).await
     }
 }
 
@@ -41,6 +46,15 @@ impl LayerReader {
         self.fetch_missing(&missing, Some(progress)).await?;
         progress.finish(self.blob.size);
         self.check_kept()
+    }
+
+    /// Brings the spans that lie in the bytes `part` of the blob into the cache: what an index's maker wants fetched
+    /// first.
+    pub async fn prefetch(self: &Arc<Self>, part: Range<u64>) -> Result<(), StoreError> {
+        let first = (self.spans).first_in_blob(part.start);
+        let end = (self.spans).first_in_blob(part.end);
+        let missing = self.missing(first..end).await?;
+        self.fetch_missing(&missing, None).await
     }
 
     /// Makes sure that the spans of the uncompressed bytes `ranges` can be read, without reading ahead of them, as

@@ -16,6 +16,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::Notify;
+
 use super::fetch::Flights;
 use super::files::LayerFiles;
 use super::keep::Keeping;
@@ -44,6 +46,7 @@ pub struct LayerReader {
     pub(super) keeping: OnceLock<Arc<Keeping>>,
     states: Box<[AtomicU8]>,
     quarantine: OnceLock<String>,
+    quarantined: Notify,
     write_failed: AtomicBool,
 }
 
@@ -96,6 +99,7 @@ impl LayerReader {
             keeping: OnceLock::new(),
             states,
             quarantine: OnceLock::new(),
+            quarantined: Notify::new(),
             write_failed: AtomicBool::new(false),
         })
     }
@@ -103,6 +107,11 @@ impl LayerReader {
     /// Digest of the layer's blob.
     pub fn digest(&self) -> &Digest {
         &self.blob.digest
+    }
+
+    /// Size of the layer's blob in bytes.
+    pub fn blob_size(&self) -> u64 {
+        self.blob.size
     }
 
     /// The index that it is read by.
@@ -148,6 +157,15 @@ impl LayerReader {
                 self.blob.digest,
                 self.quarantine_reason().unwrap_or("")
             );
+            self.quarantined.notify_waiters();
+        }
+    }
+
+    /// Ends when nothing of this layer is served any more.
+    pub async fn until_quarantined(&self) {
+        let quarantined = self.quarantined.notified();
+        if self.quarantine_reason().is_none() {
+            quarantined.await;
         }
     }
 

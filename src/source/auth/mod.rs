@@ -5,7 +5,7 @@
 //! ```text
 //! no challenge yet -> no header
 //! Basic            -> the credential, with every request
-//! Bearer           -> a token for pulling this one repository, renewed ahead of its expiry
+//! Bearer           -> a token for this one repository, to push only where that is asked for, renewed ahead of its expiry
 //! ```
 //!
 //! One asker fetches a token, the others wait for it (or go on with the old one while it is valid); all sources of
@@ -39,11 +39,20 @@ pub(super) struct Access {
     pub(super) scheme: Scheme,
     /// The repository that tokens are for; empty to only check a credential.
     pub(super) repository: String,
+    /// What they are to allow there.
+    pub(super) rights: Rights,
     /// For whom credentials are looked up; nobody's are sent without.
     pub(super) lookup: Option<CredentialKey>,
     pub(super) credentials: Credentials,
     /// Shortest life of a token that is believed.
     pub(super) token_floor: Duration,
+}
+
+/// What is to be done in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Rights {
+    Pull,
+    PullAndPush,
 }
 
 /// Keeps what is needed to be let in to one repository.
@@ -272,7 +281,13 @@ impl Authenticator {
             realm,
             service: challenge.get("service").map(str::to_owned),
             // What is needed, not what the server would like to be asked for.
-            scope: (!repository.is_empty()).then(|| format!("repository:{repository}:pull")),
+            scope: (!repository.is_empty()).then(|| {
+                let actions = match self.access.rights {
+                    Rights::Pull => "pull",
+                    Rights::PullAndPush => "pull,push",
+                };
+                format!("repository:{repository}:{actions}")
+            }),
             takes_post_only,
         })
     }
@@ -381,6 +396,7 @@ mod tests {
             tls: Tls::default(),
             scheme: Scheme::Https,
             repository: "a/b".to_owned(),
+            rights: Rights::Pull,
             lookup: None,
             credentials: Credentials::default(),
             token_floor: Duration::from_secs(60),

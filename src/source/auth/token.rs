@@ -170,7 +170,7 @@ async fn get(
     if let Some(basic) = basic {
         headers.insert(AUTHORIZATION, basic);
     }
-    Ok(http.send(Method::GET, &url, headers, "token").await?)
+    Ok(http.send(Method::GET, &url, headers, None, "token").await?)
 }
 
 async fn post(

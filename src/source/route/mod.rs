@@ -96,6 +96,18 @@ pub fn route(host: &str, repository: &str, options: &Options) -> Result<Route, R
     Ok(route)
 }
 
+/// The registry itself, to be written to; `None` if configuration files keep it from being asked. Reads files: not for
+/// async threads.
+pub fn own_endpoint(
+    host: &str,
+    repository: &str,
+    options: &Options,
+) -> Result<Option<Endpoint>, RouteError> {
+    let route = route(host, repository, options)?;
+    let mut endpoints = route.endpoints.into_iter();
+    Ok(endpoints.rfind(|endpoint| is_origin(endpoint, host) && endpoint.namespace.is_none()))
+}
+
 /// Finds the file that decides.
 fn decide(
     host: &str,

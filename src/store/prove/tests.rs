@@ -303,6 +303,7 @@ impl Claim {
             origin: "test".to_owned(),
             trust: Trust::Claimed,
             key: None,
+            place: String::new(),
         };
         let (slot, index) = (self.slot(), self.index.clone());
         store.keep_found(&slot, &index, &finding).unwrap();
@@ -542,7 +543,7 @@ async fn midstates_are_hints() {
         let dir = tempfile::tempdir().unwrap();
         let source = Arc::new(source(&claim.blob));
         let reader = claim.open(dir.path(), &source).await;
-        reader.store.keep_midstates(reader.slot(), &hints);
+        reader.store.keep_found_midstates(reader.slot(), &hints);
         assert_eq!(reader.prove(None).await, Proof::Proven);
         assert_eq!(source.given(), claim.blob.len() as u64);
     }
@@ -550,7 +551,8 @@ async fn midstates_are_hints() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_are_fetched_anew_from_who_has_the_right_ones() {
-    for (hints, fetched_anew) in [(false, 1.9), (true, 1.2)] {
+    // Without hints nobody knows which bytes are wrong.
+    for (hints, expected) in [(false, 200..201), (true, 110..150)] {
         let claim = chunks();
         let dir = tempfile::tempdir().unwrap();
         let mut from = source(&claim.blob);
@@ -562,15 +564,12 @@ async fn wrong_bytes_are_fetched_anew_from_who_has_the_right_ones() {
         let reader = claim.open(dir.path(), &from).await;
         if hints {
             let hints = midstates(&claim.blob);
-            reader.store.keep_midstates(reader.slot(), &hints);
+            reader.store.keep_found_midstates(reader.slot(), &hints);
         }
         assert_eq!(reader.prove(None).await, Proof::Proven);
         let size = claim.blob.len() as u64;
-        let share = from.given() as f64 / size as f64;
-        assert!(
-            share > 1.0 && (share - fetched_anew).abs() < 0.2,
-            "{hints}: {share}"
-        );
+        let percent = from.given() * 100 / size;
+        assert!(expected.contains(&percent), "{hints}: {percent} %");
         assert!(own_bytes(dir.path(), &from).await == claim.tar);
     }
 }

@@ -1,0 +1,104 @@
+//! `imgfs index`: the indexes that make layers lazily readable, made here, published, found and checked.
+
+mod build;
+mod pull;
+mod push;
+mod show;
+mod verify;
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::bail;
+use clap::Subcommand;
+
+use super::globals::{Globals, ImageOptions, runtime};
+use super::time;
+use crate::mount::{Image, Published, Pull, Request};
+use crate::store::Store;
+
+/// Make, publish, find and check layer indexes.
+#[derive(Subcommand)]
+#[command(after_help = "\
+An index makes a layer lazily readable, so that a mount fetches what is read and nothing else. imgfs makes it when it
+first sees a layer, which takes a download of all of it. Once published, nobody else has to pay for that: beside the
+image, or in a repository of indexes for images that one cannot push to.
+
+Examples:
+  imgfs index build registry.example/team/tool:1 && imgfs index push registry.example/team/tool:1
+  imgfs index push golang:latest --to registry.example/team/indexes --sign key.pem
+  imgfs index show golang:latest --index-repo registry.example/team/indexes --index-key pub.pem")]
+pub(super) enum IndexCommand {
+    Build(build::BuildArgs),
+    Push(push::PushArgs),
+    Pull(pull::PullArgs),
+    Show(show::ShowArgs),
+    Verify(verify::VerifyArgs),
+}
+
+pub(super) fn run(globals: &Globals, command: &IndexCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        IndexCommand::Build(args) => build::build(globals, args)?,
+        IndexCommand::Push(args) => push::push(globals, args)?,
+        IndexCommand::Pull(args) => pull::pull(globals, args)?,
+        IndexCommand::Show(args) => show::show(globals, args)?,
+        IndexCommand::Verify(args) => return verify::verify(globals, args),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Begins to look for what was published about an image.
+fn look_for(image: &Image, request: &Request) -> anyhow::Result<Published> {
+    let Some(manifest) = image.resolved.manifest_digest() else {
+        bail!("internal: the image has no manifest");
+    };
+    Ok(Published::start(
+        Arc::clone(&image.source),
+        *manifest,
+        request.indexes.published.clone(),
+    ))
+}
+
+/// The request for an image; the registry must answer, unless the user says otherwise.
+fn request(options: &ImageOptions, image: &str) -> anyhow::Result<Request> {
+    let mut request = options.request(image)?;
+    if options.pull.is_none() && !options.offline {
+        request.pull = Pull::Always;
+    }
+    Ok(request)
+}
+
+/// The images that a request means.
+async fn images(
+    globals: &Globals,
+    store: &Arc<Store>,
+    request: &Request,
+    all_platforms: bool,
+) -> anyhow::Result<Vec<Image>> {
+    let images = if all_platforms {
+        Image::resolve_all(store, request).await?
+    } else {
+        vec![Image::resolve(store, request).await?]
+    };
+    if let Some(image) = images.first() {
+        time::say_freshness(&image.freshness, globals.quiet);
+    }
+    Ok(images)
+}
+
+/// Runs a command that may be interrupted at any time.
+fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    runtime()?.block_on(async {
+        tokio::select! {
+            done = command => done,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    })
+}
+
+/// First digits of a digest.
+fn short(digest: &str) -> String {
+    let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
+    hex.chars().take(12).collect()
+}

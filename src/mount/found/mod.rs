@@ -1,0 +1,339 @@
+//! Finding an index for a layer that was never streamed here, so that its first mount costs almost nothing.
+//!
+//! For each layer the first of these that is there and good enough for [`IndexPolicy::require`]:
+//!
+//! ```text
+//! index                    where it is found                                          trust
+//! the layer's own          the cache                                                  proven
+//! published                beside the image, or in a repository of indexes            pinned by a signature, else claimed
+//! none of these: the layer is streamed once, which makes its own                      proven
+//! ```
+//!
+//! Each is looked for in the cache first. What is wrong with an index is said once, in words for people, and never fails
+//! a mount: the layer is then treated as if it had none.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use super::published::{FindOptions, ORIGIN as PUBLISHED, Published};
+use crate::layer::{LayerIndex, SpanDigest};
+use crate::oci::{Descriptor, Digest, Manifest, PublicKey};
+use crate::source::BlobSource;
+use crate::store::{Finding, OpenLayer, Slot, Store, StoreError, Trust};
+
+/// Files that belong to the format and not to the image, in the root of an eStargz layer.
+const ESTARGZ_FILES: [&[u8]; 3] = [
+    b".prefetch.landmark",
+    b".no.prefetch.landmark",
+    b"stargz.index.json",
+];
+/// The annotation of an eStargz layer (stargz-snapshotter, docs/estargz.md).
+const ESTARGZ_TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
+
+/// Which indexes may be used, and where they are looked for.
+#[derive(Clone)]
+pub struct IndexPolicy {
+    /// The least trust.
+    pub require: Trust,
+    /// Where published ones are, and whose signature pins them.
+    pub published: FindOptions,
+    /// Nobody is asked: only what the cache has.
+    pub offline: bool,
+}
+
+impl IndexPolicy {
+    /// Whether an index that was published could be of use.
+    pub(super) fn wants_published(&self) -> bool {
+        let named = self.published.key.is_some() || self.published.repository.is_some();
+        self.require == Trust::Claimed || named && self.require == Trust::Pinned
+    }
+}
+
+/// An index that was found.
+pub(super) struct Found {
+    /// The index.
+    pub(super) index: LayerIndex,
+    /// The file that it came in, if it is one of ours.
+    pub(super) file: Option<Bytes>,
+    /// Digest of what defines it: of the table of contents, or of the index itself.
+    pub(super) identity: Digest,
+    /// How it was found.
+    pub(super) finding: Finding,
+    /// What its maker wants fetched first: bytes of the blob.
+    pub(super) prefetch: Option<Range<u64>>,
+    /// Hints for checking the blob's digest, if there are any.
+    pub(super) midstates: Option<MidstatesBlob>,
+}
+
+/// A file with SHA-256 midstates of a layer's blob, and where it can be had.
+pub type MidstatesBlob = (Descriptor, Arc<dyn BlobSource>);
+
+/// A layer that can be read without being streamed.
+pub(super) struct FoundLayer {
+    /// It.
+    pub(super) layer: OpenLayer,
+    /// How its index came to be.
+    pub(super) finding: Finding,
+    /// What its maker wants fetched first: bytes of the blob.
+    pub(super) prefetch: Option<Range<u64>>,
+    /// Hints for checking the blob's digest, if there are any.
+    pub(super) midstates: Option<MidstatesBlob>,
+}
+
+/// What a search came to.
+#[derive(Default)]
+pub(super) struct Search {
+    /// The layer, if an index was found.
+    pub(super) found: Option<FoundLayer>,
+    /// For people: what was wrong with an index that was not used.
+    pub(super) problem: Option<String>,
+}
+
+/// Searches indexes for the layers of one image, each once.
+pub(super) struct Finder {
+    store: Arc<Store>,
+    source: Arc<dyn BlobSource>,
+    policy: IndexPolicy,
+    image: Digest,
+    /// Begun when it is first needed, or by who knew that it would be.
+    published: OnceCell<Published>,
+    layers: HashMap<Digest, Slots>,
+}
+
+/// A layer and what was found for it, until somebody takes it.
+struct Slots {
+    blob: Descriptor,
+    search: OnceCell<Mutex<Search>>,
+}
+
+impl Finder {
+    /// Searches nothing yet. `image` is the digest of the manifest, `published` what was begun for it before.
+    pub(super) fn new(
+        store: Arc<Store>,
+        source: Arc<dyn BlobSource>,
+        (image, manifest): (Digest, &Manifest),
+        policy: IndexPolicy,
+        published: Option<Published>,
+    ) -> Self {
+        let layer = |blob: &Descriptor| {
+            let search = OnceCell::new();
+            let blob = blob.clone();
+            (blob.digest, Slots { blob, search })
+        };
+        Self {
+            store,
+            source,
+            policy,
+            image,
+            published: OnceCell::new_with(published),
+            layers: manifest.layers.iter().map(layer).collect(),
+        }
+    }
+
+    /// Begins to search for all layers at once, in the background.
+    pub(super) fn start(self: &Arc<Self>) {
+        for digest in self.layers.keys() {
+            let (finder, digest) = (Arc::clone(self), *digest);
+            tokio::spawn(async move {
+                finder.search(&digest).await;
+            });
+        }
+    }
+
+    /// What there is for a layer; a second time nothing.
+    pub(super) async fn take(&self, digest: &Digest) -> Search {
+        match self.search(digest).await {
+            Some(search) => {
+                std::mem::take(&mut search.lock().unwrap_or_else(PoisonError::into_inner))
+            }
+            None => Search::default(),
+        }
+    }
+
+    async fn search(&self, digest: &Digest) -> Option<&Mutex<Search>> {
+        let layer = self.layers.get(digest)?;
+        let search = async { Mutex::new(self.search_for(&layer.blob).await) };
+        Some(layer.search.get_or_init(|| search).await)
+    }
+
+    async fn search_for(&self, blob: &Descriptor) -> Search {
+        if self.policy.require == Trust::Proven || self.store.has_index(&blob.digest) {
+            return Search::default();
+        }
+        let mut problem = None;
+        let found = match self.try_all(blob, &mut problem).await {
+            Ok(found) => found,
+            Err(err) => {
+                problem = Some(err.to_string());
+                None
+            }
+        };
+        if let Some(problem) = &problem {
+            tracing::warn!("{problem}");
+        }
+        Search { found, problem }
+    }
+
+    /// Tries them in order. What was wrong with one goes to `problem`.
+    async fn try_all(
+        &self,
+        blob: &Descriptor,
+        problem: &mut Option<String>,
+    ) -> Result<Option<FoundLayer>, StoreError> {
+        if let Some(layer) = self.published_before(blob, problem).await? {
+            return Ok(Some(layer));
+        }
+        if self.policy.offline || !self.policy.wants_published() {
+            return Ok(None);
+        }
+        match self.find_published(blob, problem).await {
+            Some(found) => self.accept(blob, found, problem).await,
+            None => Ok(None),
+        }
+    }
+
+    /// A published index that the cache keeps.
+    async fn published_before(
+        &self,
+        blob: &Descriptor,
+        problem: &mut Option<String>,
+    ) -> Result<Option<FoundLayer>, StoreError> {
+        let key = self.policy.published.key.as_ref().map(PublicKey::id);
+        for (slot, mut finding) in self.store.found_indexes(&blob.digest)? {
+            // The others are bound by what a manifest says, if it does.
+            if finding.origin != PUBLISHED {
+                continue;
+            }
+            // A signature counts only if it is of the key that is asked for now.
+            if finding.trust == Trust::Pinned && (key.is_none() || finding.key != key) {
+                finding.trust = Trust::Claimed;
+            }
+            if !finding.trust.satisfies(self.policy.require) {
+                *problem = Some(too_little(blob, finding.trust));
+                continue;
+            }
+            if let Some(layer) = self.open_kept(blob, slot, finding).await? {
+                *problem = None;
+                return Ok(Some(layer));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A published index that somebody else keeps.
+    async fn find_published(
+        &self,
+        blob: &Descriptor,
+        problem: &mut Option<String>,
+    ) -> Option<Found> {
+        let begin = async || {
+            let source = Arc::clone(&self.source);
+            Published::start(source, self.image, self.policy.published.clone())
+        };
+        let published = self.published.get_or_init(begin).await;
+        let found = published.find(blob).await;
+        if !found.problems.is_empty() {
+            *problem = Some(found.problems.join("; "));
+        }
+        let found = found.index?;
+        let finding = found.finding();
+        if !finding.trust.satisfies(self.policy.require) {
+            *problem = Some(too_little(blob, finding.trust));
+            return None;
+        }
+        let is_ours = |digest: &SpanDigest| matches!(digest, SpanDigest::Own { .. });
+        if !found.index.spans.iter().all(|span| is_ours(&span.digest)) {
+            *problem = Some(format!(
+                "layer {}: the index at {} is not used: it is not of the kind that imgfs publishes",
+                blob.digest.short(),
+                found.origin
+            ));
+            return None;
+        }
+        Some(Found {
+            index: found.index,
+            file: Some(found.file),
+            identity: found.digest,
+            finding,
+            prefetch: None,
+            midstates: found.midstates,
+        })
+    }
+
+    /// Opens a layer by an index that the cache keeps, if it is intact.
+    async fn open_kept(
+        &self,
+        blob: &Descriptor,
+        slot: Slot,
+        finding: Finding,
+    ) -> Result<Option<FoundLayer>, StoreError> {
+        let Some(index) = self.store.load_index(&slot, false)? else {
+            return Ok(None);
+        };
+        let layer = (self.store).open_found(&self.source, blob, slot, index);
+        Ok(Some(FoundLayer {
+            layer: layer.await?,
+            finding,
+            prefetch: None,
+            midstates: None,
+        }))
+    }
+
+    /// Keeps what was found and opens the layer by it; `None`, with a problem, if it cannot be used.
+    async fn accept(
+        &self,
+        blob: &Descriptor,
+        found: Found,
+        problem: &mut Option<String>,
+    ) -> Result<Option<FoundLayer>, StoreError> {
+        let slot = Slot::found(blob.digest, &found.identity);
+        if let Some(why) = self.store.refusal(&slot)? {
+            *problem = Some(format!(
+                "layer {}: its {} index is not used any more ({why}), so all of it is fetched",
+                blob.digest.short(),
+                found.finding.origin
+            ));
+            return Ok(None);
+        }
+        let index = found.index.clone();
+        let (store, kept, finding) = (Arc::clone(&self.store), slot.clone(), found.finding.clone());
+        // Nobody waits for it: writing it down takes longer than finding it.
+        tokio::task::spawn_blocking(move || match &found.file {
+            Some(file) => store.keep_found_file(&kept, file, &finding),
+            None => {
+                if let Err(err) = store.keep_found(&kept, &index, &finding) {
+                    tracing::warn!("{err}");
+                }
+            }
+        });
+        let layer = (self.store).open_found(&self.source, blob, slot, found.index);
+        Ok(Some(FoundLayer {
+            layer: layer.await?,
+            finding: found.finding,
+            prefetch: found.prefetch,
+            midstates: found.midstates,
+        }))
+    }
+}
+
+/// That an index is bound to its layer by too little.
+fn too_little(blob: &Descriptor, trust: Trust) -> String {
+    format!(
+        "layer {}: the index that was published for it is only {name}, so all of it is fetched; use the index with \
+         --require={name}, or name the key that signed it with --index-key",
+        blob.digest.short(),
+        name = trust.name()
+    )
+}
+
+/// Leaves out of an index what belongs to its layer's format and not to the image. Whether a layer is of that format is
+/// the manifest's word, so that the tree does not depend on which index it is made from.
+pub(super) fn hide_format_files(blob: &Descriptor, index: &mut LayerIndex) {
+    if blob.annotations.contains_key(ESTARGZ_TOC_DIGEST) {
+        index.toc = std::mem::take(&mut index.toc).without_root_files(&ESTARGZ_FILES);
+    }
+}
