@@ -26,6 +26,7 @@ mod mount8;
 mod offline;
 mod outage;
 mod process;
+mod prove;
 mod pull;
 mod rootfs;
 mod rot;
