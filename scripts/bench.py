@@ -440,43 +440,136 @@ def second_mount(rounds):
         imgfs_unmount()
 
 
+class LazyDemands:
+    """What a mount without data has to reach, in seconds from the command on, MB in all, ms. None asks nothing."""
+
+    def __init__(self, ready=None, hello=None, go=None, go_megabytes=None, numpy=None, whole=None, read=None):
+        self.ready, self.hello, self.go, self.go_megabytes = ready, hello, go, go_megabytes
+        self.numpy, self.whole, self.read = numpy, whole, read
+
+
+def keep_indexes():
+    """Before each lazy mount: the indexes stay, the data goes."""
+    imgfs_unmount()
+    imgfs_evict_data()
+
+
+def lazy_once(ref, options, prepare, ask):
+    """Mounts through the shaped net after `prepare()` and does `ask(start)`, `start` being when the command began.
+    Seconds until ready, MB over the wire and requests in all, and the answer."""
+    prepare()
+    prepare_first_contact()
+    traffic = Traffic(SHAPED)
+    seconds, start = imgfs_mount(ref, *options)
+    answer = ask(start)
+    # Before the unmount: what is still on its way belongs to this run.
+    result = seconds, traffic.megabytes(), traffic.requests(), answer
+    imgfs_unmount()
+    return result
+
+
+def chroot_until(*command):
+    """For `lazy_once`: seconds from the mount's command until this one, in the image, has ended."""
+
+    def ask(start):
+        run("chroot", MOUNT, *command)
+        return time.monotonic() - start
+
+    return ask
+
+
+def read_whole(start):
+    """For `lazy_once`: seconds from the mount's command until every byte of the image was read."""
+    subprocess.run(f"tar -C {MOUNT} -cf - . 2>/dev/null | cat >/dev/null", shell=True, check=True)
+    return time.monotonic() - start
+
+
+def read_at_random(reads, seed):
+    """For `lazy_once`: milliseconds of each of so many reads of 4 KiB, one after the other, at random places of random
+    files, each file as likely as any other of at least 4 KiB."""
+
+    def ask(_start):
+        generator = random.Random(seed)
+        files = []
+        for directory, directories, names in os.walk(MOUNT):
+            directories.sort()
+            for name in sorted(names):
+                path = os.path.join(directory, name)
+                if os.path.isfile(path) and not os.path.islink(path) and os.path.getsize(path) >= 4096:
+                    files.append((path, os.path.getsize(path)))
+        latencies = []
+        for _ in range(reads):
+            path, size = generator.choice(files)
+            offset = generator.randrange(size // 4096) * 4096
+            before = time.perf_counter_ns()
+            with open(path, "rb", buffering=0) as file:
+                os.pread(file.fileno(), 4096, offset)
+            latencies.append((time.perf_counter_ns() - before) / 1e6)
+        return latencies
+
+    return ask
+
+
+def measure_lazy(label, registry_reference, options, demands, prepare=keep_indexes, rounds=1, python=None, whole=True):
+    """One kind of lazy mount through the shaped net, as rows that begin with `label`.
+
+    `registry_reference` is the Go image; `python`, where there is one, the Python image. `options` go to `imgfs mount`.
+    `prepare()` makes the cache what it is to be before each mount: without data (`keep_indexes`), or empty."""
+
+    def row(what, unit="s", limit=None):
+        met = (lambda median: median("imgfs") <= limit) if limit is not None else None
+        return Row(f"{label}: {what}", unit, f"<= {limit:g}" if limit is not None else "", met)
+
+    ready = row("ready", "s", demands.ready)
+    hello = row("until a small static program ran", "s", demands.hello)
+    go = row("until go version", "s", demands.go)
+    go_fetched = row("fetched for go version", "MB", demands.go_megabytes)
+    go_requests = row("requests for go version", "")
+    numpy = row("until python3 imported numpy", "s", demands.numpy)
+    numpy_fetched = row("fetched for numpy", "MB")
+    numpy_requests = row("requests for numpy", "")
+    reading = row("100 random 4 KiB reads, median", "ms", demands.read)
+    slow_reading = row("100 random 4 KiB reads, 9 of 10 within", "ms")
+    reading_fetched = row("fetched for 100 random reads", "MB")
+    everything = row("until everything was read", "s", demands.whole)
+    everything_fetched = row("fetched for everything", "MB")
+
+    def once(ref, ask):
+        return lazy_once(ref, options, prepare, ask)
+
+    for number in range(rounds):
+        seconds, megabytes, requests, until = once(registry_reference, chroot_until("/usr/bin/go", "version"))
+        ready.add("imgfs", seconds)
+        go.add("imgfs", until)
+        go_fetched.add("imgfs", megabytes)
+        go_requests.add("imgfs", requests)
+        hello.add("imgfs", once(registry_reference, chroot_until("/go/bin/hello"))[3])
+        if python:
+            _, megabytes, requests, until = once(python, chroot_until("/usr/bin/python3", "-c", "import numpy"))
+            numpy.add("imgfs", until)
+            numpy_fetched.add("imgfs", megabytes)
+            numpy_requests.add("imgfs", requests)
+        _, megabytes, _, latencies = once(registry_reference, read_at_random(100, number))
+        latencies.sort()
+        reading.add("imgfs", statistics.median(latencies))
+        slow_reading.add("imgfs", latencies[len(latencies) * 9 // 10])
+        reading_fetched.add("imgfs", megabytes)
+        if whole:
+            _, megabytes, _, until = once(registry_reference, read_whole)
+            everything.add("imgfs", until)
+            everything_fetched.add("imgfs", megabytes)
+
+
 def lazy(rounds):
     """The index is cached, the data is not."""
-    ready = Row("index cached, shaped: ready", "s", "<= 0.4", lambda median: median("imgfs") <= 0.4)
-    go = Row("index cached, shaped: until go version", "s", "<= 1.4", lambda median: median("imgfs") <= 1.4)
-    fetched = Row("index cached, shaped: fetched for go version", "MB", "<= 12", lambda median: median("imgfs") <= 12)
-    requests = Row("index cached, shaped: requests for go version", "")
-    hello = Row("index cached, shaped: until a small static program ran")
-    numpy = Row("index cached, shaped: until python3 imported numpy")
-    numpy_fetched = Row("index cached, shaped: fetched for numpy", "MB")
-
-    def once(name, command):
-        imgfs_unmount()
-        imgfs_evict_data()
-        prepare_first_contact()
-        traffic = Traffic(SHAPED)
-        seconds, start = imgfs_mount(reference(SHAPED, name))
-        run("chroot", MOUNT, *command)
-        total = time.monotonic() - start
-        # Before the unmount: what is still on its way belongs to this run.
-        result = seconds, total, traffic.megabytes(), traffic.requests()
-        imgfs_unmount()
-        return result
-
     fill_cache("golang")
     for registry, name in ((LOCAL, "python"), (SHAPED, "golang"), (SHAPED, "python")):
         imgfs_mount(reference(registry, name))
         imgfs_unmount()
-    for _ in range(rounds):
-        seconds, total, megabytes, count = once("golang", ["/usr/bin/go", "version"])
-        ready.add("imgfs", seconds)
-        go.add("imgfs", total)
-        fetched.add("imgfs", megabytes)
-        requests.add("imgfs", count)
-        hello.add("imgfs", once("golang", ["/go/bin/hello"])[1])
-        _, total, megabytes, _ = once("python", ["/usr/bin/python3", "-c", "import numpy"])
-        numpy.add("imgfs", total)
-        numpy_fetched.add("imgfs", megabytes)
+    demands = LazyDemands(ready=0.4, hello=0.5, go=1.15, go_megabytes=9, numpy=2.65, whole=14.0, read=60)
+    measure_lazy(
+        "index cached, shaped", reference(SHAPED), [], demands, rounds=rounds, python=reference(SHAPED, "python")
+    )  # fmt: skip
 
 
 def random_reads(root, reads, cold):

@@ -40,6 +40,7 @@ Examples:
   imgfs pull golang:latest                fetch all of it, for when the registry is out of reach
   imgfs ls -l golang /usr/local           list a directory without a mount
   imgfs cat alpine:3.20 /etc/os-release   print a file
+  imgfs index push host/team/tool:1       publish indexes, so that others need not fetch all of it
   imgfs status /mnt/go                    what a mount has fetched, and how far it is proven
   imgfs unmount /mnt/go
 

@@ -4,11 +4,16 @@
 //! then is a SIGBUS in the middle of whatever the program does; an error of the first read is an `execve` or a
 //! `dlopen` that fails, which programs know how to handle. So the read that covers the ELF header makes sure that
 //! everything else is in the cache, too.
+//!
+//! What looks like a program before its header is here (it may be executed, or its name says that it is a library) is
+//! fetched beyond the first piece at once: asking for the rest only after the header has come would cost a round trip for
+//! each program and each library.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::read::{Extents, Plan};
 use super::{FsError, ImageFs};
 use crate::tree::Ino;
 
@@ -22,6 +27,8 @@ pub(super) struct Executables {
     /// Size of the largest file that is fetched whole; 0 for none.
     limit: AtomicU64,
     whole: Mutex<HashSet<Ino>>,
+    /// What the names of libraries lead to, looked for once: names are not known when a file is read.
+    libraries: OnceLock<HashSet<Ino>>,
 }
 
 impl Executables {
@@ -43,7 +50,7 @@ impl ImageFs {
     /// Whether the file of which `bytes` were read, from `offset` on, has to be fetched whole before they are answered.
     /// Looks at the marks of the cache only, once for each program.
     pub(super) fn lacks_executable(
-        &self,
+        self: &Arc<Self>,
         ino: Ino,
         offset: u64,
         bytes: &[u8],
@@ -52,7 +59,7 @@ impl ImageFs {
             return Ok(false);
         }
         let (layer, extents, size) = self.extents(ino)?;
-        if size > self.executables.limit.load(Ordering::Relaxed) {
+        if size > self.executable_limit() {
             return Ok(false);
         }
         let layer = self.layer(ino, layer)?;
@@ -61,22 +68,59 @@ impl ImageFs {
         });
         if is_here {
             self.executables.whole().insert(ino);
+            self.fetch_libraries(ino);
         }
         Ok(!is_here)
     }
 
-    /// Fetches what is missing of a program. Must run on the runtime.
-    pub(super) async fn fetch_executable(&self, ino: Ino) -> Result<(), FsError> {
+    /// Size of the largest program that is fetched whole.
+    pub(super) fn executable_limit(&self) -> u64 {
+        self.executables.limit.load(Ordering::Relaxed)
+    }
+
+    fn named_libraries(&self) -> &HashSet<Ino> {
+        self.executables.libraries.get_or_init(|| {
+            let names = self.tree.names().filter(|(name, _)| is_library(name));
+            names.map(|(_, ino)| ino).collect()
+        })
+    }
+
+    /// The size of a file that is about to be read from its start and is probably a program that will be fetched whole.
+    pub(super) fn probable_program(&self, ino: Ino, plan: &Plan<'_>) -> Option<u64> {
+        let node = self.tree.node(ino)?;
+        let Extents::One(extent) = plan.extents else {
+            return None;
+        };
+        let is_probable = plan.offset == 0
+            && extent.length <= self.executable_limit()
+            && (node.permissions() & 0o111 != 0 || self.named_libraries().contains(&ino));
+        is_probable.then_some(extent.length)
+    }
+
+    /// Fetches what is missing of a program, and begins to fetch what it needs. Must run on the runtime.
+    pub(super) async fn fetch_executable(self: &Arc<Self>, ino: Ino) -> Result<(), FsError> {
+        self.fetch_whole(ino, true).await?;
+        self.fetch_libraries(ino);
+        Ok(())
+    }
+
+    /// Fetches what is missing of a file, which somebody reads if `is_read`.
+    pub(super) async fn fetch_whole(&self, ino: Ino, is_read: bool) -> Result<(), FsError> {
         let (layer, extents, _) = self.extents(ino)?;
         let layer = self.layer(ino, layer)?;
         let ranges: Vec<_> = (extents.as_slice().iter())
             .map(|extent| extent.layer_offset..extent.layer_offset + extent.length)
             .collect();
-        let fetched = layer.fetch_ranges(&ranges).await;
+        let fetched = layer.fetch_ranges(&ranges, is_read).await;
         fetched.map_err(|source| self.read_error(ino, source))?;
         self.executables.whole().insert(ino);
         Ok(())
     }
+}
+
+/// Whether a name is that of a shared library: `libc.so.6`, `_json.cpython-311-x86_64-linux-gnu.so`.
+fn is_library(name: &[u8]) -> bool {
+    name.ends_with(b".so") || name.windows(4).any(|part| part == b".so.")
 }
 
 /// Whether a file that begins like this can be run or loaded: `ET_EXEC` or `ET_DYN` in an ELF header (System V ABI,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::FsError;
 use super::executable::Executables;
+use super::libraries::Libraries;
 use crate::layer::Mtime;
 use crate::store::LayerReader;
 use crate::tree::{Content, Ino, Kind, Node, Tree};
@@ -25,6 +26,7 @@ pub struct ImageFs {
     pub(super) tree: Arc<Tree>,
     pub(super) layers: Vec<Arc<LayerReader>>,
     pub(super) executables: Executables,
+    pub(super) libraries: Libraries,
     /// Causes of failures that were logged.
     failures: Mutex<HashSet<String>>,
 }
@@ -86,6 +88,7 @@ impl ImageFs {
             tree,
             layers,
             executables: Executables::default(),
+            libraries: Libraries::default(),
             failures: Mutex::default(),
         }
     }

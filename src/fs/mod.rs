@@ -6,10 +6,12 @@
 //! ([`ImageFs::read`]). There are no handles: every operation names an inode, and inodes live as long as the
 //! mount.
 
+mod elf;
 mod error;
 mod executable;
 mod fuse;
 mod image;
+mod libraries;
 mod read;
 mod session;
 #[cfg(test)]

@@ -10,12 +10,12 @@ use crate::tree::{Content, Ino};
 
 /// A range of a file, cut to its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Plan<'a> {
+pub(super) struct Plan<'a> {
     layer: usize,
     /// Position in the file of the first byte.
-    offset: u64,
+    pub(super) offset: u64,
     length: usize,
-    extents: Extents<'a>,
+    pub(super) extents: Extents<'a>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl ImageFs {
     /// the end of the file. Says `false`, with `buf` in any state, if [`ImageFs::read`] has to fetch: these bytes, or
     /// the rest of a program that begins with them.
     pub fn try_read(
-        &self,
+        self: &Arc<Self>,
         ino: Ino,
         offset: u64,
         size: usize,
@@ -56,7 +56,7 @@ impl ImageFs {
 
     /// Reads likewise, fetching what is missing. Must run on the runtime.
     pub async fn read(
-        &self,
+        self: &Arc<Self>,
         ino: Ino,
         offset: u64,
         size: usize,
@@ -64,9 +64,11 @@ impl ImageFs {
     ) -> Result<(), FsError> {
         let plan = self.plan(ino, offset, size)?;
         plan.prepare(buf);
+        let program = self.probable_program(ino, &plan);
         let layer = self.layer(ino, plan.layer)?;
         for piece in plan.pieces() {
-            let read = layer.read_at(piece.layer_offset, &mut buf[piece.buffer]);
+            let whole = program.unwrap_or(piece.buffer.len() as u64);
+            let read = layer.read_start_at(piece.layer_offset, &mut buf[piece.buffer], whole);
             read.await.map_err(|source| self.read_error(ino, source))?;
         }
         if self.lacks_executable(ino, offset, buf)? {

@@ -214,12 +214,12 @@ fn seeking_finds_data_and_holes() {
 
 #[test]
 fn what_cannot_be_read_says_why() {
-    let image = image(&[
+    let image = Arc::new(image(&[
         ("f", FILE),
         ("d/", EntryKind::Directory),
         ("p", EntryKind::Fifo),
         ("d/b", EntryKind::HardLink { target: b"nothing" }),
-    ]);
+    ]));
     let read = |path| image.try_read(find(&image, path), 0, 10, &mut Vec::new());
     assert_eq!(errno(read("d")), libc::EISDIR);
     assert_eq!(errno(read("p")), libc::EINVAL);

@@ -4,25 +4,32 @@
 //! contiguous there, so a file is `(layer, offset, size)`. This module turns bytes into values and does no
 //! I/O: it knows no registry and no cache.
 //!
-//! The way in is the forward pass ([`Scanner`], [`Content`]) that makes a [`LayerIndex`]; the way out is
-//! [`SpanDecoder`], which turns one span's compressed bytes into checked uncompressed ones.
+//! The way in is the forward pass ([`Scanner`], [`Content`]) that makes a [`LayerIndex`], or a table of contents that the
+//! layer's maker wrote ([`estargz`], [`zstd_chunked`]); the way out is [`SpanDecoder`], which turns one span's compressed
+//! bytes into checked uncompressed ones.
 
 mod agreement;
 mod chunks;
 mod decode;
 mod difference;
+pub mod estargz;
 mod index;
 mod inflate;
+mod json_toc;
 mod pass;
+mod payloads;
+mod rfc3339;
 mod scan;
 mod span;
 mod tar;
 mod toc;
 mod window;
+pub mod zstd_chunked;
 
 pub use agreement::{FileBytes, FilePair};
 pub use decode::{SpanDecoder, SpanError};
 pub use index::{IndexError, LayerIndex};
+pub use json_toc::{ContentsError, MAX_CONTENTS, TableOfContents};
 pub use pass::{Content, ContentResult, LayerError};
 pub use scan::{Codec, PIECE_SIZE, Piece, ScanError, ScannedSpan, Scanner};
 pub use span::{

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 
-use super::found::{Finder, IndexPolicy};
+use super::found::{Finder, IndexPolicy, TocImage};
 use super::published::Published;
 use crate::oci::{Descriptor, Digest, Location, MAX_MANIFEST_SIZE, Manifest, Platform, Reference};
 use crate::source::{
@@ -145,7 +145,7 @@ impl Image {
         store: &Arc<Store>,
         request: &Request,
     ) -> anyhow::Result<(VerifiedDocument, Freshness)> {
-        let (_, (document, _, freshness)) = find(store, request, async |source, resolved| {
+        let (_, (document, _, freshness)) = find(store, request, async |_, source, resolved| {
             let body = if let Some(body) = resolved.body {
                 body
             } else {
@@ -178,7 +178,7 @@ impl Image {
         request: &Request,
         begin: &(dyn Fn(&Arc<Finder>) + Send + Sync),
     ) -> anyhow::Result<Self> {
-        let (reference, found) = find(store, request, async |source, resolved| {
+        let (reference, found) = find(store, request, async |reference, source, resolved| {
             let (finder, published) = (Mutex::new(None), Mutex::new(None));
             let watch = |document: &Descriptor, manifest: Option<&Manifest>| {
                 let mut published = published.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,14 +187,16 @@ impl Image {
                     return;
                 };
                 let manifest = (document.digest, manifest);
-                let new = new_finder(store, source, manifest, request, published.take());
+                let begun = published.take();
+                let new = new_finder(store, source, reference, manifest, request, begun);
                 begin(&new);
                 *finder.lock().unwrap_or_else(PoisonError::into_inner) = Some(new);
             };
             let image = image_of_watched(&**source, resolved, &request.platform, &watch).await?;
             // The last one that was announced is the one that was chosen.
             let finder = finder.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let finder = finder.unwrap_or_else(|| finder_of(store, source, &image, request));
+            let finder =
+                finder.unwrap_or_else(|| finder_of(store, source, reference, &image, request));
             Ok((image, finder))
         })
         .await?;
@@ -211,7 +213,7 @@ impl Image {
 
     /// Finds the images of all platforms.
     pub async fn resolve_all(store: &Arc<Store>, request: &Request) -> anyhow::Result<Vec<Self>> {
-        let (reference, found) = find(store, request, async |source, resolved| {
+        let (reference, found) = find(store, request, async |_, source, resolved| {
             images_of(&**source, resolved).await
         })
         .await?;
@@ -221,7 +223,7 @@ impl Image {
             .into_iter()
             .map(|resolved| Self {
                 reference: reference.clone(),
-                finder: finder_of(store, &source, &resolved, request),
+                finder: finder_of(store, &source, &reference, &resolved, request),
                 resolved,
                 source: Arc::clone(&source),
                 freshness: freshness.clone(),
@@ -270,25 +272,37 @@ fn begin_published(
 fn new_finder(
     store: &Arc<Store>,
     source: &Arc<dyn BlobSource>,
+    reference: &Reference,
     manifest: (Digest, &Manifest),
     request: &Request,
     published: Option<Published>,
 ) -> Arc<Finder> {
     let (store, source) = (Arc::clone(store), Arc::clone(source));
     let policy = request.indexes.clone();
-    Arc::new(Finder::new(store, source, manifest, policy, published))
+    let toc_image = TocImage::beside(reference, &request.options);
+    Arc::new(Finder::new(
+        store, source, manifest, policy, published, toc_image,
+    ))
 }
 
 fn finder_of(
     store: &Arc<Store>,
     source: &Arc<dyn BlobSource>,
+    reference: &Reference,
     image: &ResolvedImage,
     request: &Request,
 ) -> Arc<Finder> {
     // An image always has a manifest; without its digest nothing published would be found.
     let digest = image.manifest_digest().copied();
     let digest = digest.unwrap_or(image.manifest.config.digest);
-    new_finder(store, source, (digest, &image.manifest), request, None)
+    new_finder(
+        store,
+        source,
+        reference,
+        (digest, &image.manifest),
+        request,
+        None,
+    )
 }
 
 fn warn(image: &ResolvedImage) {
@@ -303,7 +317,7 @@ type Found<T> = (T, Arc<dyn BlobSource>, Freshness);
 async fn find<T>(
     store: &Arc<Store>,
     request: &Request,
-    complete: impl AsyncFn(&Arc<dyn BlobSource>, Resolved) -> Result<T, SourceError>,
+    complete: impl AsyncFn(&Reference, &Arc<dyn BlobSource>, Resolved) -> Result<T, SourceError>,
 ) -> anyhow::Result<(Reference, Found<T>)> {
     let mut failures = Vec::new();
     for reference in std::iter::once(&request.reference).chain(&request.others) {
@@ -326,7 +340,7 @@ async fn find_one<T>(
     store: &Arc<Store>,
     request: &Request,
     reference: &Reference,
-    complete: &impl AsyncFn(&Arc<dyn BlobSource>, Resolved) -> Result<T, SourceError>,
+    complete: &impl AsyncFn(&Reference, &Arc<dyn BlobSource>, Resolved) -> Result<T, SourceError>,
 ) -> anyhow::Result<Found<T>> {
     let name = reference.to_string();
     let pinned = reference.digest().copied();
@@ -352,14 +366,14 @@ async fn find_one<T>(
     };
     let source = cached(source, store, pinned);
     if let Some(record) = unasked {
-        let complete = complete(&source, answer_of(record)).await?;
+        let complete = complete(reference, &source, answer_of(record)).await?;
         let checked = record.checked;
         return Ok((complete, source, Freshness::Unasked { checked }));
     }
     let asked = async {
         let resolved = ask(&*source, request.pull, known.as_ref()).await?;
         let root = resolved.descriptor.clone();
-        Ok::<_, SourceError>((complete(&source, resolved).await?, root))
+        Ok::<_, SourceError>((complete(reference, &source, resolved).await?, root))
     };
     match (asked.await, &known) {
         (Ok((complete, root)), _) => {
@@ -378,7 +392,7 @@ async fn find_one<T>(
             // What of it is not here either cannot be had: then the first error is what matters.
             let nowhere = Offline::new(name, None);
             let here = cached(Arc::new(nowhere), store, None);
-            let Ok(complete) = complete(&here, answer_of(record)).await else {
+            let Ok(complete) = complete(reference, &here, answer_of(record)).await else {
                 return Err(err.into());
             };
             let Location::Registry { host, .. } = reference.location() else {

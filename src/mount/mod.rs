@@ -6,7 +6,7 @@
 //!                          └───── top-down, as far as needed ──> Peek ──> an answer
 //! ```
 
-mod found;
+pub mod found;
 mod image;
 mod memory;
 mod mountpoint;

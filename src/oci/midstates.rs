@@ -394,11 +394,13 @@ mod tests {
     #[test]
     fn a_known_state() {
         let (_, states) = made(&vec![0; INTERVAL + 1], usize::MAX);
-        let hex =
-            (states.encode().iter()).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
-        assert_eq!(
-            hex,
-            "2a7008c08349516d05c47e8a7e442f0f34459254ef61999d164800e8722ebf7b"
-        );
+        let expected: [u64; 4] = [
+            0x2a70_08c0_8349_516d,
+            0x05c4_7e8a_7e44_2f0f,
+            0x3445_9254_ef61_999d,
+            0x1648_00e8_722e_bf7b,
+        ];
+        let expected = expected.map(u64::to_be_bytes);
+        assert_eq!(states.encode(), expected.as_flattened());
     }
 }

@@ -45,7 +45,7 @@ impl LayerReader {
                 .unwrap_or(PIECE)
                 .min(PIECE);
             let piece = buffer.get_mut(..length).unwrap_or_default();
-            if !self.try_read_at(position, piece)? {
+            if !self.try_read_quietly(position, piece)? {
                 return Ok(None);
             }
             digester.update(piece);

@@ -142,7 +142,7 @@ pub(super) async fn index_layer(
 pub(super) struct PassOptions {
     /// Keep the blob's bytes until it is done, for the case that it is broken off.
     pub(super) keep: bool,
-    /// Make midstates, with a hash that is half as fast.
+    /// Make midstates, with a hash that is half as fast where the processor has no instructions for it.
     pub(super) midstates: bool,
 }
 

@@ -14,6 +14,7 @@
 //! [`LayerReader`] answers reads from the cache or fetches the spans they need. Several processes share a
 //! cache: files appear whole by rename, spans by their mark, and locks keep eviction away from what is in use.
 
+mod ahead;
 mod blob;
 mod claim;
 mod compare;
@@ -80,6 +81,8 @@ pub struct Store {
     first_contacts: Semaphore,
     /// Bounds the spans decoded at once, as that is pure CPU work.
     decoders: Arc<Semaphore>,
+    /// Bounds what is fetched before anybody asked for it, over all layers.
+    runs_ahead: Arc<Semaphore>,
     warned: AtomicBool,
     recent: recent::RecentSpans,
     patience: patience::Patience,
@@ -110,6 +113,7 @@ impl Store {
             parts_ahead: Arc::new(Semaphore::new(parts::PARTS_AHEAD)),
             first_contacts: Semaphore::new(LAYERS_AT_ONCE),
             decoders: Arc::new(Semaphore::new(cores)),
+            runs_ahead: Arc::new(Semaphore::new(fetch::ALL_RUNS_AHEAD)),
             warned: AtomicBool::new(false),
             recent: recent::RecentSpans::default(),
             patience: patience::Patience::new(ReadPolicy::default()),

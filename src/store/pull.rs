@@ -57,15 +57,24 @@ impl LayerReader {
         self.fetch_missing(&missing, None).await
     }
 
-    /// Makes sure that the spans of the uncompressed bytes `ranges` can be read, without reading ahead of them, as
-    /// patiently as one read. What was fetched when it fails is kept, so that another attempt may succeed.
-    pub async fn fetch_ranges(self: &Arc<Self>, ranges: &[Range<u64>]) -> Result<(), StoreError> {
+    /// Makes sure that the spans of the uncompressed bytes `ranges` can be read, as patiently as one read. What was
+    /// fetched when it fails is kept, so that another attempt may succeed. If `is_read`, somebody reads them, and
+    /// others may be read next.
+    pub async fn fetch_ranges(
+        self: &Arc<Self>,
+        ranges: &[Range<u64>],
+        is_read: bool,
+    ) -> Result<(), StoreError> {
         let first = (ranges.first()).map_or(0, |range| self.spans.covering(range.clone()).start);
         if let Some(err) = self.flights.last_failure.take(first) {
             return Err(err);
         }
         for range in ranges {
-            let missing = self.missing(self.spans.covering(range.clone())).await?;
+            let ids = self.spans.covering(range.clone());
+            let missing = self.missing(ids.clone()).await?;
+            if is_read {
+                self.note_needed(ids, &missing);
+            }
             // Each run has the time of a read: a large program over a slow line takes longer than one.
             let parallel = self.source.parallel_ranges().max(1);
             stream::iter(self.runs(&missing).into_iter().map(Ok))

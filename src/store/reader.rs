@@ -16,6 +16,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::fetch::Flights;
@@ -44,6 +45,8 @@ pub struct LayerReader {
     pub(super) proof: ProofCell,
     /// Keeps what is fetched, if the layer is to be proven; then it is `source`, too.
     pub(super) keeping: OnceLock<Arc<Keeping>>,
+    /// Runs what is fetched ahead, which a thread of the kernel's may begin.
+    pub(super) runtime: Handle,
     states: Box<[AtomicU8]>,
     quarantine: OnceLock<String>,
     quarantined: Notify,
@@ -77,6 +80,7 @@ pub(super) struct LiveCounters {
 }
 
 impl LayerReader {
+    /// Must be called on the runtime.
     pub(super) fn new(
         store: Arc<Store>,
         spans: SpanTable,
@@ -86,6 +90,7 @@ impl LayerReader {
         slot: Slot,
     ) -> Arc<Self> {
         let states = (0..spans.len()).map(|_| AtomicU8::new(UNKNOWN)).collect();
+        let flights = Flights::new(spans.len());
         Arc::new(Self {
             store,
             spans,
@@ -93,10 +98,11 @@ impl LayerReader {
             source,
             blob,
             slot,
-            flights: Flights::default(),
+            flights,
             counters: LiveCounters::default(),
             proof: ProofCell::default(),
             keeping: OnceLock::new(),
+            runtime: Handle::current(),
             states,
             quarantine: OnceLock::new(),
             quarantined: Notify::new(),
@@ -127,6 +133,11 @@ impl LayerReader {
     /// Whether its bytes are those of the tar: tables of contents that list chunks know nothing of what lies between.
     pub fn is_tar(&self) -> bool {
         !(self.spans.iter()).any(|span| matches!(span.digest, SpanDigest::Chunks(_)))
+    }
+
+    /// What runs work that nobody waits for, begun on any thread.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     /// Keeps what is in the cache of it there, without the files that reading needs.
@@ -176,7 +187,16 @@ impl LayerReader {
 
     /// Fills `buf` with the layer's uncompressed bytes from `offset` on if all of them can be had without the
     /// network; says `false`, with `buf` in any state, if not. May read the disk.
-    pub fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> Result<bool, StoreError> {
+    pub fn try_read_at(self: &Arc<Self>, offset: u64, buf: &mut [u8]) -> Result<bool, StoreError> {
+        let is_read = self.try_read_quietly(offset, buf)?;
+        if is_read {
+            self.note_read(self.spans.covering(offset..offset + buf.len() as u64));
+        }
+        Ok(is_read)
+    }
+
+    /// The same for who reads on behalf of nobody: it does not count as a read that others may follow.
+    pub fn try_read_quietly(&self, offset: u64, buf: &mut [u8]) -> Result<bool, StoreError> {
         let range = self.range(offset, buf.len())?;
         let ids = self.spans.covering(range.clone());
         let mut from_disk = true;
@@ -199,6 +219,16 @@ impl LayerReader {
 
     /// Fills `buf` likewise, fetching what is missing. Must run on the runtime.
     pub async fn read_at(self: &Arc<Self>, offset: u64, buf: &mut [u8]) -> Result<(), StoreError> {
+        self.read_start_at(offset, buf, buf.len() as u64).await
+    }
+
+    /// Likewise, where all of the `whole` bytes from `offset` on are probably needed next, as far as they are here.
+    pub async fn read_start_at(
+        self: &Arc<Self>,
+        offset: u64,
+        buf: &mut [u8],
+        whole: u64,
+    ) -> Result<(), StoreError> {
         let range = self.range(offset, buf.len())?;
         // Asked again after the fetch: a span may have left memory meanwhile if the disk is full. Then its
         // pieces are taken one by one, each right after its fetch.
@@ -206,7 +236,8 @@ impl LayerReader {
             return Ok(());
         }
         let ids = self.spans.covering(range.clone());
-        self.ensure(ids.clone()).await?;
+        let whole = self.spans.covering(offset..offset.saturating_add(whole));
+        self.ensure(ids.clone(), whole).await?;
         if self.try_read_at(offset, buf)? {
             return Ok(());
         }
@@ -241,9 +272,14 @@ impl LayerReader {
         self.is_marked_anew(id) && (self.state(id) == READY || self.verify_on_disk(id))
     }
 
+    /// Whether spans that are fetched can be written to the cache, as far as is known.
+    pub(super) fn is_kept(&self) -> bool {
+        !self.write_failed.load(Ordering::Relaxed)
+    }
+
     /// Takes over a verified, decoded span: writes it and marks it, or keeps it in memory.
     pub(super) fn accept(&self, id: usize, span: &Span, bytes: Vec<u8>) {
-        if !self.write_failed.load(Ordering::Relaxed) {
+        if self.is_kept() {
             let written = self
                 .files
                 .write(span.uncompressed.start, &bytes)
@@ -407,7 +443,7 @@ impl LayerReader {
             .ok_or(StoreError::Worker("span number"))?;
         // Three times is plenty: it takes 16 MiB of other spans between a fetch and this line to miss one.
         for _ in 0..3 {
-            self.ensure(id..id + 1).await?;
+            self.ensure(id..id + 1, id..id + 1).await?;
             if let Some(bytes) = self.recent(id) {
                 return Ok(bytes);
             }

@@ -325,6 +325,12 @@ impl Tree {
         (dirent.node != REMOVED).then(|| dirent.ino())
     }
 
+    /// All names, in no particular order, and what they lead to.
+    pub fn names(&self) -> impl Iterator<Item = (&[u8], Ino)> {
+        let present = self.dirents.iter().filter(|dirent| dirent.node != REMOVED);
+        present.map(|dirent| (self.name(dirent), dirent.ino()))
+    }
+
     /// The directory above a directory; the root's is the root. Files have no single one.
     pub fn parent(&self, directory: &Node) -> Ino {
         Ino::from_position(directory.parent)

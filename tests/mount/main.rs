@@ -9,6 +9,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod commands;
 mod concurrency;
 mod counterparts;
@@ -27,6 +28,8 @@ mod offline;
 mod outage;
 mod process;
 mod prove;
+mod published;
+mod publishing;
 mod pull;
 mod rootfs;
 mod rot;

@@ -13,6 +13,7 @@ mod counterparts;
 mod credentials;
 mod faults;
 mod mirrors;
+mod pushing;
 mod redirects;
 mod resolving;
 mod routes;

@@ -1,6 +1,7 @@
 //! Several hosts for one repository: who is asked for what, what each failure of one leads to, and who is sent which
 //! credentials.
 
+use imgfs::oci::Digest;
 use imgfs::source::ResolvedImage;
 use imgfs::source::route::Configuration;
 
@@ -525,4 +526,34 @@ async fn a_storage_that_is_gone_makes_the_registry_asked_anew() {
     let got = read(source.as_ref(), &blob, 10..1000).await.unwrap();
     assert_eq!(got, super::faults::content()[10..]);
     assert_eq!(registry.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn referrers_are_asked_for_until_somebody_has_some() {
+    let hosts = Hosts::new(2);
+    let manifest = Digest::sha256(&hosts.image.manifest);
+    let kind = "application/vnd.test";
+    let artifact = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","artifactType":"{kind}","subject":{{"mediaType":"{}","digest":"{manifest}","size":1}}}}"#,
+        support::image::OCI_MANIFEST,
+        support::image::OCI_MANIFEST
+    );
+    hosts.origin.have_referrers(10);
+    hosts
+        .origin
+        .put_manifest("r", "artifact", support::image::OCI_MANIFEST, artifact);
+    // One mirror knows no referrers, the other one refuses.
+    hosts.mirrors[1].fault_always(On::Referrers, Fault::Status(403));
+    hosts.mirrors[1].fault_always(On::Manifest, Fault::Status(403));
+    let source = hosts.open(&hosts.own("", &options()));
+    let found = source.referrers(&manifest, kind).await.unwrap();
+    assert_eq!(found.len(), 1);
+    for registry in hosts.mirrors.iter().chain([&hosts.origin]) {
+        let asked = registry.requests().len();
+        assert!((1..=2).contains(&asked), "{asked} requests");
+    }
+    // That it refuses this is no reason to leave it alone, nor a problem worth mentioning.
+    assert_eq!(source.shortcoming(), None);
+    let nothing = source.referrers(&manifest, "text/other").await.unwrap();
+    assert!(nothing.is_empty());
 }

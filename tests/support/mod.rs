@@ -8,3 +8,4 @@ pub mod image;
 pub mod programs;
 pub mod registry;
 mod serve;
+mod upload;

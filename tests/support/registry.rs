@@ -38,6 +38,12 @@ pub enum On {
     Token,
     /// GET of the list of tags.
     Tags,
+    /// GET of the list of referrers.
+    Referrers,
+    /// POST and PUT of a blob.
+    Upload,
+    /// PUT of a manifest.
+    ManifestPut,
 }
 
 /// What goes wrong.
@@ -139,6 +145,21 @@ pub struct Content {
     pub signature: u64,
     /// Tags on a page of their list, and the `Link` to the next one with `QUERY` in its place.
     pub tag_pages: Option<(usize, String)>,
+    /// Whether it has the referrers API, with so many entries on a page.
+    pub referrers: Option<usize>,
+    pub uploads: Uploads,
+}
+
+/// How uploads are begun.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+pub enum Uploads {
+    /// With a location that is a path with a query.
+    #[default]
+    Relative,
+    /// With a whole URL.
+    Absolute,
+    /// With a whole URL on this host.
+    Elsewhere(SocketAddr),
 }
 
 /// Faults by chance, the same for the same seed and order of requests.
@@ -370,6 +391,37 @@ impl Registry {
     /// replaces `QUERY`.
     pub fn page_tags(&self, count: usize, link: &str) {
         self.content().tag_pages = Some((count, link.to_owned()));
+    }
+
+    /// From now on it has the referrers API, with so many entries on a page.
+    pub fn have_referrers(&self, page: usize) {
+        self.content().referrers = Some(page);
+    }
+
+    /// From now on uploads are begun like this.
+    pub fn uploads(&self, uploads: Uploads) {
+        self.content().uploads = uploads;
+    }
+
+    /// A blob.
+    pub fn blob(&self, digest: &Digest) -> Option<Bytes> {
+        self.content().blobs.get(digest).cloned()
+    }
+
+    /// A manifest by `repository/reference`.
+    pub fn manifest(&self, name: &str) -> Option<Bytes> {
+        let content = self.content();
+        content.manifests.get(name).map(|(_, body)| body.clone())
+    }
+
+    /// The names of all manifests, as `repository/reference`.
+    pub fn manifest_names(&self) -> Vec<String> {
+        self.content().manifests.keys().cloned().collect()
+    }
+
+    /// Its own address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// URLs that led to this storage so far are refused with 403.

@@ -17,8 +17,9 @@ use hyper_util::rt::TokioIo;
 use imgfs::oci::Digest;
 
 use super::registry::{Auth, Content, Fault, On, Seen, State};
+use super::upload;
 
-type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+pub(super) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 /// Serves until dropped.
 pub async fn serve(listener: tokio::net::TcpListener, address: SocketAddr, state: Arc<State>) {
@@ -121,6 +122,26 @@ fn respond(request: &Request<Bytes>, address: SocketAddr, state: &Arc<State>) ->
         return match take_fault(&mut content, On::Tags) {
             Some(fault) => with_fault(fault, Found::default(), request, state),
             None => Answer::Response(tags(&content, repository, request)),
+        };
+    }
+    if let Some((repository, rest)) = path
+        .strip_prefix("/v2/")
+        .and_then(|path| path.split_once("/referrers/"))
+    {
+        return match take_fault(&mut content, On::Referrers) {
+            Some(fault) => with_fault(fault, Found::default(), request, state),
+            None => Answer::Response(upload::referrers(&content, repository, rest, request)),
+        };
+    }
+    if matches!(*request.method(), Method::POST | Method::PUT) {
+        let kind = if path.contains("/manifests/") {
+            On::ManifestPut
+        } else {
+            On::Upload
+        };
+        return match take_fault(&mut content, kind) {
+            Some(fault) => with_fault(fault, Found::default(), request, state),
+            None => Answer::Response(upload::write(&mut content, &path, request, address)),
         };
     }
     let found = if is_storage {
@@ -493,7 +514,7 @@ fn stream_body(body: &Bytes, state: &Arc<State>, faults: &Faults) -> Body {
     }
 }
 
-fn whole(body: Bytes) -> Body {
+pub(super) fn whole(body: Bytes) -> Body {
     BodyExt::boxed_unsync(
         http_body_util::Full::new(body).map_err(|never: Infallible| match never {}),
     )
@@ -507,7 +528,7 @@ fn redirect(location: &str) -> Response<Body> {
         .unwrap()
 }
 
-fn error(status: StatusCode) -> Response<Body> {
+pub(super) fn error(status: StatusCode) -> Response<Body> {
     let code = status
         .canonical_reason()
         .unwrap_or("ERROR")

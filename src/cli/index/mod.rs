@@ -14,9 +14,12 @@ use anyhow::bail;
 use clap::Subcommand;
 
 use super::globals::{Globals, ImageOptions, runtime};
-use super::time;
+use super::{output, time};
 use crate::mount::{Image, Published, Pull, Request};
 use crate::store::Store;
+
+/// Digits of a hash that people are shown.
+const SHORT: usize = 12;
 
 /// Make, publish, find and check layer indexes.
 #[derive(Subcommand)]
@@ -100,5 +103,41 @@ fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Resu
 /// First digits of a digest.
 fn short(digest: &str) -> String {
     let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
-    hex.chars().take(12).collect()
+    hex.chars().take(SHORT).collect()
+}
+
+/// A place for a table: hashes cut to their first digits.
+fn place(origin: &str) -> String {
+    let mut text = String::new();
+    let mut hash = 0;
+    for c in origin.chars() {
+        // Digits of a name are no hash, but cutting more than this of one would be hard to read as well.
+        hash = if matches!(c, '0'..='9' | 'a'..='f') {
+            hash + 1
+        } else {
+            0
+        };
+        if hash <= SHORT {
+            text.push(c);
+        }
+    }
+    output::printable(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashes_are_cut_in_tables() {
+        let hash = "32edec5e7a0e0b4e2190136ddd9a3e22386e53f5682202149ecf8e70a59641fc";
+        let check = |origin: &str, expected: &str| assert_eq!(place(origin), expected);
+        check(
+            &format!("h:5000/a/b@sha256:{hash}"),
+            "h:5000/a/b@sha256:32edec5e7a0e",
+        );
+        check(&format!("h/a:sha256-{hash}"), "h/a:sha256-32edec5e7a0e");
+        check("h/a\u{1b}", "h/a\\u{1b}");
+        assert_eq!(short(&format!("sha256:{hash}")), "32edec5e7a0e");
+    }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::globals::{Globals, ImageOptions};
 use super::super::output;
-use super::short;
+use super::{place, short};
 use crate::layer::{EntryKind, LayerIndex};
 use crate::mount::{Published, builds};
 use crate::oci::Descriptor;
@@ -167,7 +167,7 @@ fn cells(row: &Row) -> Vec<String> {
         index.spans.to_string(),
         short(&index.index),
         index.trust.to_owned(),
-        output::printable(index.origin.as_bytes()),
+        place(&index.origin),
     ]);
     cells
 }

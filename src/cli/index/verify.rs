@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::super::globals::{Globals, ImageOptions};
 use super::super::{output, progress};
-use super::short;
+use super::{place, short};
 use crate::layer::LayerIndex;
 use crate::mount::{FoundIndex, Image, LayerProgress, builds};
 use crate::oci::{Descriptor, Midstates};
@@ -165,6 +165,6 @@ fn cells(one: &Verified) -> Vec<String> {
         one.outcome.to_owned(),
         digest(&one.index),
         digest(&one.published),
-        output::printable(one.origin.as_deref().unwrap_or("-").as_bytes()),
+        place(one.origin.as_deref().unwrap_or("-")),
     ]
 }

@@ -5,6 +5,7 @@
 //! ```text
 //! index                    where it is found                                          trust
 //! the layer's own          the cache                                                  proven
+//! eStargz, zstd:chunked    in the blob; its digest is in the layer's descriptor       pinned
 //! published                beside the image, or in a repository of indexes            pinned by a signature, else claimed
 //! none of these: the layer is streamed once, which makes its own                      proven
 //! ```
@@ -12,14 +13,23 @@
 //! Each is looked for in the cache first. What is wrong with an index is said once, in words for people, and never fails
 //! a mount: the layer is then treated as if it had none.
 
+mod contents;
+mod estargz;
+mod range;
+mod toc_image;
+mod zstd_chunked;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+pub use contents::{Found, in_format};
+pub use toc_image::TocImage;
 use tokio::sync::OnceCell;
 
 use super::published::{FindOptions, ORIGIN as PUBLISHED, Published};
+use crate::layer::estargz::TOC_DIGEST;
 use crate::layer::{LayerIndex, SpanDigest};
 use crate::oci::{Descriptor, Digest, Manifest, PublicKey};
 use crate::source::BlobSource;
@@ -31,8 +41,6 @@ const ESTARGZ_FILES: [&[u8]; 3] = [
     b".no.prefetch.landmark",
     b"stargz.index.json",
 ];
-/// The annotation of an eStargz layer (stargz-snapshotter, docs/estargz.md).
-const ESTARGZ_TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
 
 /// Which indexes may be used, and where they are looked for.
 #[derive(Clone)]
@@ -53,8 +61,8 @@ impl IndexPolicy {
     }
 }
 
-/// An index that was found.
-pub(super) struct Found {
+/// An index that was found, of whatever kind.
+struct Discovery {
     /// The index.
     pub(super) index: LayerIndex,
     /// The file that it came in, if it is one of ours.
@@ -99,6 +107,7 @@ pub(super) struct Finder {
     source: Arc<dyn BlobSource>,
     policy: IndexPolicy,
     image: Digest,
+    toc_image: TocImage,
     /// Begun when it is first needed, or by who knew that it would be.
     published: OnceCell<Published>,
     layers: HashMap<Digest, Slots>,
@@ -118,6 +127,7 @@ impl Finder {
         (image, manifest): (Digest, &Manifest),
         policy: IndexPolicy,
         published: Option<Published>,
+        toc_image: TocImage,
     ) -> Self {
         let layer = |blob: &Descriptor| {
             let search = OnceCell::new();
@@ -129,6 +139,7 @@ impl Finder {
             source,
             policy,
             image,
+            toc_image,
             published: OnceCell::new_with(published),
             layers: manifest.layers.iter().map(layer).collect(),
         }
@@ -184,6 +195,9 @@ impl Finder {
         blob: &Descriptor,
         problem: &mut Option<String>,
     ) -> Result<Option<FoundLayer>, StoreError> {
+        if let Some(layer) = self.find_contents(blob, problem).await? {
+            return Ok(Some(layer));
+        }
         if let Some(layer) = self.published_before(blob, problem).await? {
             return Ok(Some(layer));
         }
@@ -194,6 +208,62 @@ impl Finder {
             Some(found) => self.accept(blob, found, problem).await,
             None => Ok(None),
         }
+    }
+
+    /// The table of contents that the layer's own format has, from the cache or from the blob.
+    async fn find_contents(
+        &self,
+        blob: &Descriptor,
+        problem: &mut Option<String>,
+    ) -> Result<Option<FoundLayer>, StoreError> {
+        let finding = |origin: &str| Finding {
+            origin: origin.to_owned(),
+            trust: Trust::Pinned,
+            place: String::new(),
+            key: None,
+        };
+        if let Some((identity, origin)) = contents::pinned(blob) {
+            let slot = Slot::found(blob.digest, &identity);
+            if let Some(layer) = self.open_kept(blob, slot.clone(), finding(origin)).await? {
+                return Ok(Some(layer));
+            }
+            if let Some(problem_before) = self.refused(&slot, origin)? {
+                *problem = Some(problem_before);
+                return Ok(None);
+            }
+        }
+        if self.policy.offline {
+            return Ok(None);
+        }
+        match in_format(&*self.source, blob, &self.toc_image).await {
+            None => Ok(None),
+            Some(Err(what)) => {
+                *problem = Some(what);
+                Ok(None)
+            }
+            Some(Ok(found)) => {
+                let discovery = Discovery {
+                    file: None,
+                    identity: found.identity,
+                    finding: finding(found.origin),
+                    prefetch: found.prefetch,
+                    midstates: None,
+                    index: found.index,
+                };
+                self.accept(blob, discovery, problem).await
+            }
+        }
+    }
+
+    /// What to say of an index that was refused before, if it was.
+    fn refused(&self, slot: &Slot, origin: &str) -> Result<Option<String>, StoreError> {
+        let why = self.store.refusal(slot)?;
+        Ok(why.map(|why| {
+            format!(
+                "layer {}: its {origin} index is not used any more ({why}), so all of it is fetched",
+                slot.layer().short()
+            )
+        }))
     }
 
     /// A published index that the cache keeps.
@@ -229,7 +299,7 @@ impl Finder {
         &self,
         blob: &Descriptor,
         problem: &mut Option<String>,
-    ) -> Option<Found> {
+    ) -> Option<Discovery> {
         let begin = async || {
             let source = Arc::clone(&self.source);
             Published::start(source, self.image, self.policy.published.clone())
@@ -254,7 +324,7 @@ impl Finder {
             ));
             return None;
         }
-        Some(Found {
+        Some(Discovery {
             index: found.index,
             file: Some(found.file),
             identity: found.digest,
@@ -287,16 +357,12 @@ impl Finder {
     async fn accept(
         &self,
         blob: &Descriptor,
-        found: Found,
+        found: Discovery,
         problem: &mut Option<String>,
     ) -> Result<Option<FoundLayer>, StoreError> {
         let slot = Slot::found(blob.digest, &found.identity);
-        if let Some(why) = self.store.refusal(&slot)? {
-            *problem = Some(format!(
-                "layer {}: its {} index is not used any more ({why}), so all of it is fetched",
-                blob.digest.short(),
-                found.finding.origin
-            ));
+        if let Some(refused) = self.refused(&slot, &found.finding.origin)? {
+            *problem = Some(refused);
             return Ok(None);
         }
         let index = found.index.clone();
@@ -333,7 +399,7 @@ fn too_little(blob: &Descriptor, trust: Trust) -> String {
 /// Leaves out of an index what belongs to its layer's format and not to the image. Whether a layer is of that format is
 /// the manifest's word, so that the tree does not depend on which index it is made from.
 pub(super) fn hide_format_files(blob: &Descriptor, index: &mut LayerIndex) {
-    if blob.annotations.contains_key(ESTARGZ_TOC_DIGEST) {
+    if blob.annotations.contains_key(TOC_DIGEST) {
         index.toc = std::mem::take(&mut index.toc).without_root_files(&ESTARGZ_FILES);
     }
 }

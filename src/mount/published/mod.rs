@@ -13,6 +13,7 @@ mod candidate;
 mod lookup;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -46,6 +47,8 @@ pub struct Published {
     options: FindOptions,
     lookup: Shared<BoxFuture<'static, Arc<Lookup>>>,
     task: tokio::task::AbortHandle,
+    /// Whether somebody was told what is wrong with the lookup: once is enough.
+    said: AtomicBool,
 }
 
 /// What came of looking for a layer's index.
@@ -53,7 +56,8 @@ pub struct Published {
 pub struct Found {
     /// An index of that layer, if there is one.
     pub index: Option<FoundIndex>,
-    /// For people: what is wrong with those that are not used, and what is missing for this one to be believed.
+    /// For people: what is wrong with those that are not used, and what is missing for this one to be believed. What is
+    /// wrong with the lookup for the image stands with the first layer that asks.
     pub problems: Vec<String>,
 }
 
@@ -126,59 +130,92 @@ impl Published {
             options,
             lookup: lookup.boxed().shared(),
             task: abort,
+            said: AtomicBool::new(false),
         }
     }
 
     /// Looks for the index of one of the image's layers. Never fails, and may be asked about several at the same time.
     pub async fn find(&self, layer: &Descriptor) -> Found {
         let mut found = Found::default();
-        let mut candidates = Vec::new();
-        let by_layer = async {
-            match &self.options.repository {
-                None => Lookup::default(),
-                Some(repository) => {
-                    lookup::of_layer(repository, &layer.digest, &self.options.options).await
-                }
+        let by_layer = match &self.options.repository {
+            None => Lookup::default(),
+            Some(repository) => {
+                lookup::of_layer(repository, &layer.digest, &self.options.options).await
             }
         };
-        let (by_layer, by_image) = tokio::join!(by_layer, self.lookup.clone());
-        for problem in by_layer.problems.iter().chain(&by_image.problems) {
+        for problem in &by_layer.problems {
             found.say(layer, problem);
         }
-        let named = (by_layer.artifacts.iter()).zip(std::iter::repeat(by_layer.source.as_ref()));
-        let beside = (by_image.artifacts.iter()).zip(std::iter::repeat(Some(&self.source)));
-        for (artifact, source) in named.chain(beside) {
-            if let (Some(published), Some(source)) =
-                (artifact.manifest.index_of(&layer.digest), source)
-            {
-                candidates.push(Candidate {
-                    published,
-                    source: Arc::clone(source),
-                    origin: &artifact.origin,
-                });
-            }
+        let named = candidates(&by_layer, by_layer.source.as_ref(), layer);
+        // What the user named and wants goes first, and is not held up by the other lookup.
+        let (wanted, mut rest): (Vec<_>, Vec<_>) = named
+            .into_iter()
+            .partition(|candidate| self.is_wanted(candidate));
+        if self.try_each(&wanted, layer, &mut found).await {
+            return found;
         }
-        if let Some(key) = &self.options.key {
-            // Stable: those of the named repository stay before the others.
-            candidates.sort_by_key(|candidate| !candidate.is_signed(key));
+        let by_image = self.lookup.clone().await;
+        if !self.said.swap(true, Ordering::Relaxed) {
+            found.problems.extend(by_image.problems.iter().cloned());
         }
-        for candidate in candidates.iter().take(MAX_CANDIDATES) {
-            match candidate.fetch(layer).await {
-                Ok(mut index) => {
-                    if let Some(key) = &self.options.key {
-                        match candidate.vouched(key) {
-                            Ok(vouched) => index.vouched = vouched,
-                            Err(problem) => found.say(layer, &problem),
-                        }
-                    }
-                    found.index = Some(index);
-                    return found;
-                }
-                Err(problem) => found.say(layer, &problem),
-            }
-        }
+        rest.extend(candidates(&by_image, Some(&self.source), layer));
+        // Stable: those of the named repository stay before the others.
+        rest.sort_by_key(|candidate| !self.is_wanted(candidate));
+        self.try_each(&rest, layer, &mut found).await;
         found
     }
+
+    /// Whether no other candidate could be better.
+    fn is_wanted(&self, candidate: &Candidate<'_>) -> bool {
+        let key = self.options.key.as_ref();
+        key.is_none_or(|key| candidate.is_signed(key))
+    }
+
+    /// Fetches one after the other until one is an index of the layer; whether one was.
+    async fn try_each(
+        &self,
+        candidates: &[Candidate<'_>],
+        layer: &Descriptor,
+        found: &mut Found,
+    ) -> bool {
+        for candidate in candidates.iter().take(MAX_CANDIDATES) {
+            let mut index = match candidate.fetch(layer).await {
+                Ok(index) => index,
+                Err(problem) => {
+                    found.say(layer, &problem);
+                    continue;
+                }
+            };
+            if let Some(key) = &self.options.key {
+                match candidate.vouched(key) {
+                    Ok(vouched) => index.vouched = vouched,
+                    Err(problem) => found.say(layer, &problem),
+                }
+            }
+            found.index = Some(index);
+            return true;
+        }
+        false
+    }
+}
+
+/// What a lookup has for a layer, with its files in `source`.
+fn candidates<'a>(
+    lookup: &'a Lookup,
+    source: Option<&Arc<dyn BlobSource>>,
+    layer: &Descriptor,
+) -> Vec<Candidate<'a>> {
+    let Some(source) = source else {
+        return Vec::new();
+    };
+    let listed = lookup.artifacts.iter().filter_map(|artifact| {
+        Some(Candidate {
+            published: artifact.manifest.index_of(&layer.digest)?,
+            source: Arc::clone(source),
+            origin: &artifact.origin,
+        })
+    });
+    listed.collect()
 }
 
 impl Found {

@@ -1,0 +1,44 @@
+//! Reading a part of a blob, and what to do when it turns out to be wrong.
+
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+
+use super::contents::Failure;
+use crate::oci::Descriptor;
+use crate::source::{BlobSource, Provenance, SourceError};
+
+/// Reads these bytes, which must be few enough for memory; nothing vouches for them. Who gave them is added to
+/// `provenance`.
+pub(super) async fn read_range(
+    source: &dyn BlobSource,
+    blob: &Descriptor,
+    range: Range<u64>,
+    provenance: &Provenance,
+) -> Result<Bytes, SourceError> {
+    if range.is_empty() {
+        return Ok(Bytes::new());
+    }
+    let mut stream = source.open(blob, range).await?;
+    let mut bytes = BytesMut::new();
+    while let Some(piece) = stream.next().await {
+        bytes.extend_from_slice(&piece?);
+    }
+    provenance.add(&stream.provenance());
+    Ok(bytes.freeze())
+}
+
+/// Whether to read again, as the bytes from `at` on may have been wrong and others may be had.
+pub(super) fn is_worth_another_try(
+    source: &dyn BlobSource,
+    blob: &Descriptor,
+    at: u64,
+    provenance: &Provenance,
+    failure: &Failure,
+) -> bool {
+    match failure {
+        Failure::Contents(err) if err.may_be_wrong_bytes() => source.reject(blob, at, provenance),
+        Failure::Contents(_) | Failure::Source(_) | Failure::Elsewhere(_) => false,
+    }
+}

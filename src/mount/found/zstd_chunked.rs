@@ -1,0 +1,64 @@
+//! The table of contents of a zstd:chunked layer: the manifest says where it is, so one exact request gets it.
+
+use super::contents::{Failure, Found, ZSTD_CHUNKED, compute, found, plain};
+use super::range::{is_worth_another_try, read_range};
+use crate::layer::TableOfContents;
+use crate::layer::zstd_chunked::{self, Annotations};
+use crate::oci::Descriptor;
+use crate::source::{BlobSource, Provenance};
+
+/// Looks for it. `None`: the layer does not say that it is zstd:chunked.
+pub(super) async fn find(
+    source: &dyn BlobSource,
+    blob: &Descriptor,
+) -> Option<Result<Found, String>> {
+    let annotations = zstd_chunked::read_annotations(&blob.annotations).transpose()?;
+    let read = async {
+        let annotations = annotations?;
+        let identity = annotations.checksum;
+        let contents = read(source, blob, annotations).await?;
+        Ok::<_, Failure>(found(contents, identity, ZSTD_CHUNKED))
+    };
+    Some(read.await.map_err(|err| plain(blob, ZSTD_CHUNKED, &err)))
+}
+
+async fn read(
+    source: &dyn BlobSource,
+    blob: &Descriptor,
+    annotations: Annotations,
+) -> Result<TableOfContents, Failure> {
+    let at = (annotations.position.as_ref()).map_or(blob.size, |it| it.compressed.start);
+    loop {
+        let provenance = Provenance::default();
+        let err = match try_read(source, blob, annotations.clone(), &provenance).await {
+            Ok(contents) => return Ok(contents),
+            Err(err) => err,
+        };
+        if !is_worth_another_try(source, blob, at, &provenance, &err) {
+            return Err(err);
+        }
+    }
+}
+
+async fn try_read(
+    source: &dyn BlobSource,
+    blob: &Descriptor,
+    annotations: Annotations,
+    provenance: &Provenance,
+) -> Result<TableOfContents, Failure> {
+    let position = if let Some(position) = &annotations.position {
+        position.clone()
+    } else {
+        let start = blob.size.saturating_sub(zstd_chunked::FOOTER_SIZE);
+        let tail = read_range(source, blob, start..blob.size, provenance).await?;
+        zstd_chunked::read_footer(&tail)?
+    };
+    position.check(blob.size)?;
+    let compressed = read_range(source, blob, position.compressed.clone(), provenance).await?;
+    let (id, size) = (blob.digest, blob.size);
+    let opened = {
+        let (annotations, position) = (annotations.clone(), position.clone());
+        compute(move || zstd_chunked::open_frame(&compressed, &annotations, &position)).await?
+    };
+    compute(move || zstd_chunked::read_toc(&opened, id, size, &annotations, &position)).await
+}
