@@ -10,7 +10,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::mount::MountPlan;
 use super::{output, progress, time};
 use crate::fs::{self, Unmounter};
-use crate::mount::{Cleared, Image, Live, MountRecord, Opened, Prepared, clear, prove_diff_ids};
+use crate::mount::{
+    Cleared, Image, Live, MountRecord, Opened, Prepared, clear, forget_quarantined, prove,
+    prove_diff_ids,
+};
 use crate::store::Store;
 
 /// What the serving process says to the one that started it.
@@ -102,6 +105,10 @@ pub(super) async fn serve(
     }
     let ended = Arc::new(AtomicBool::new(false));
     let checks = start_checks(&store, &opened, &ended);
+    if let Some(forgetter) = mounted.forgetter() {
+        tokio::spawn(forget_quarantined(Arc::clone(&opened.fs), forgetter));
+    }
+    let proving = tokio::spawn(prove(Arc::clone(&store), opened.unproven()));
     drop(opened);
     let mut waiting = tokio::task::spawn_blocking(move || mounted.wait());
     let result = loop {
@@ -113,6 +120,7 @@ pub(super) async fn serve(
             }
         }
     };
+    proving.abort();
     ended.store(true, Ordering::Relaxed);
     // It looks at `ended` after each MiB.
     let _finished = checks.join();

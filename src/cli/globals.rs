@@ -102,11 +102,15 @@ pub(super) struct RegistryOptions {
 
 impl Globals {
     pub(super) fn store(&self) -> anyhow::Result<Arc<Store>> {
-        self.store_with_reads(ReadPolicy::default())
+        self.store_for_mount(ReadPolicy::default(), false)
     }
 
-    /// The cache, with reads as patient as this.
-    pub(super) fn store_with_reads(&self, reads: ReadPolicy) -> anyhow::Result<Arc<Store>> {
+    /// The cache, with reads as patient as this; with `prove`, layers can be proven.
+    pub(super) fn store_for_mount(
+        &self,
+        reads: ReadPolicy,
+        prove: bool,
+    ) -> anyhow::Result<Arc<Store>> {
         let dir = match &self.cache_dir {
             Some(dir) => dir.clone(),
             None => default_cache_dir()?,
@@ -116,7 +120,8 @@ impl Globals {
             .with_context(|| format!("bad cache directory {}", dir.display()))?;
         let store = Store::open(&dir, self.cache_limit)
             .context("choose another place with --cache-dir or IMGFS_CACHE_DIR")?;
-        Ok(Arc::new(store.with_reads(reads)))
+        let store = store.with_reads(reads);
+        Ok(Arc::new(if prove { store.proving() } else { store }))
     }
 }
 

@@ -23,8 +23,9 @@ const END_TIME: Duration = Duration::from_secs(5);
 #[derive(Args)]
 #[command(after_help = "\
 Options for -o, separated by commas: allow_other, default_permissions, dev, suid, noexec, offline,
-plain_http, insecure, pull=WHEN, require=TRUST, soci_v1, index_repo=REPO, index_key=FILE, fetch_executables=SIZE, read_timeout=TIME, on_error=WHAT,
-platform=OS/ARCH, cache_dir=DIR, cache_limit=SIZE. Options of mount(8) that mean nothing here (ro,
+plain_http, insecure, pull=WHEN, require=TRUST, soci_v1, index_repo=REPO, index_key=FILE, prove,
+fetch_executables=SIZE, read_timeout=TIME, on_error=WHAT, platform=OS/ARCH, cache_dir=DIR,
+cache_limit=SIZE. Options of mount(8) that mean nothing here (ro,
 rw, noatime, user, noauto, nofail, _netdev, x-...) are accepted, so these work too:
   mount -t fuse.imgfs golang:latest /mnt/go -o allow_other
   golang:latest  /mnt/go  fuse.imgfs  noauto,user,_netdev  0 0          (in /etc/fstab)
@@ -36,6 +37,7 @@ Examples:
   imgfs mount --platform linux/arm64 alpine /mnt/alpine
   imgfs mount --pull=missing golang:1.24 /mnt/go     ask no registry about a tag that is known
   imgfs mount oci:./layout:latest /mnt/x")]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(super) struct MountArgs {
     /// The image
     image: String,
@@ -49,6 +51,10 @@ pub(super) struct MountArgs {
     /// Let other users read the mount
     #[arg(long)]
     allow_other: bool,
+    /// Prove layers that are read by an index that was found, in the background: fetch the rest, check all of it and make
+    /// the index anew; a layer that turns out to be another one is not served any more
+    #[arg(long)]
+    prove: bool,
     /// Fetch programs and libraries (ELF) up to this size whole when they are first read, so that a network failure is
     /// an error when they start and no crash later; 0: never
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64MiB")]
@@ -87,6 +93,7 @@ pub(super) struct MountPlan {
     pub(super) mount: MountOptions,
     pub(super) fetch_executables: u64,
     pub(super) reads: ReadPolicy,
+    pub(super) prove: bool,
     /// From `-o cache_dir=` and `-o cache_limit=`.
     pub(super) cache: Vec<(&'static str, String)>,
 }
@@ -94,7 +101,7 @@ pub(super) struct MountPlan {
 pub(super) fn mount(globals: &Globals, args: &MountArgs) -> anyhow::Result<ExitCode> {
     let plan = plan(args)?;
     if args.foreground || args.report_ready {
-        let store = globals.store_with_reads(plan.reads)?;
+        let store = globals.store_for_mount(plan.reads, plan.prove)?;
         runtime()?.block_on(daemon::serve(store, plan, globals.quiet, args.report_ready))?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -218,6 +225,7 @@ fn plan(args: &MountArgs) -> anyhow::Result<MountPlan> {
             timeout: args.read_timeout,
             on_error: args.on_error,
         },
+        prove: args.prove,
         cache: Vec::new(),
     };
     for option in &args.mount_options {
@@ -270,6 +278,7 @@ fn apply(plan: &mut MountPlan, option: &str) -> anyhow::Result<()> {
             plan.options.indexes.index_repo = Some(repository);
         }
         ("index_key", Some(value)) => plan.options.indexes.index_key = Some(value.into()),
+        ("prove", None) => plan.prove = true,
         ("plain_http", None) => plan.options.registry.plain_http = true,
         ("insecure", None) => plan.options.registry.insecure = true,
         ("fetch_executables", Some(value)) => {

@@ -106,6 +106,30 @@ impl ImageFs {
         &self.tree
     }
 
+    /// The layers, base first.
+    pub fn layers(&self) -> &[Arc<LayerReader>] {
+        &self.layers
+    }
+
+    /// The files whose bytes are in this layer.
+    pub fn files_in(&self, layer: &Arc<LayerReader>) -> impl Iterator<Item = Ino> {
+        let is_it = |position: usize| {
+            let found = self.layers.get(position);
+            found.is_some_and(|found| Arc::ptr_eq(found, layer))
+        };
+        (1..=self.tree.len() as u64)
+            .map(Ino::new)
+            .filter(move |ino| {
+                let content = self.tree.node(*ino).map(|node| self.tree.content(node));
+                match content {
+                    Some(Content::File { layer, .. } | Content::SparseFile { layer, .. }) => {
+                        is_it(layer)
+                    }
+                    _ => false,
+                }
+            })
+    }
+
     /// The child with this name, if there is one. `.` is any node itself, `..` the directory above a
     /// directory: NFS asks so.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Attributes>, FsError> {

@@ -20,4 +20,4 @@ mod tests;
 pub use error::FsError;
 pub use executable::EXECUTABLE_LIMIT;
 pub use image::{Attributes, BLOCK_SIZE, DirectoryEntry, FilesystemSize, ImageFs};
-pub use session::{MountError, MountOptions, Mounted, Unmounter, check_device, serve};
+pub use session::{Forgetter, MountError, MountOptions, Mounted, Unmounter, check_device, serve};

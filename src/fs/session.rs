@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use fuser::{BackgroundSession, Config, MountOption, Session, SessionACL};
+use fuser::{BackgroundSession, Config, INodeNo, MountOption, Notifier, Session, SessionACL};
 use rustix::mount::UnmountFlags;
 use tokio::runtime::Handle;
 
 use super::ImageFs;
 use super::fuse::Fuse;
+use crate::tree::Ino;
 
 /// Read-ahead of the mount in KiB: makes read requests 1 MiB, where the kernel begins with 128 KiB.
 const READ_AHEAD_KIB: &str = "1024";
@@ -93,6 +94,18 @@ pub struct Unmounter {
     mountpoint: PathBuf,
 }
 
+/// Makes the kernel forget what it keeps.
+pub struct Forgetter(Notifier);
+
+impl Forgetter {
+    /// Drops the pages and the attributes of an inode, those that programs have mapped, too. Waits for reads of it that
+    /// are under way, so not for a thread that answers them.
+    pub fn forget(&self, ino: Ino) -> io::Result<()> {
+        // The whole file: a length of 0 is all of it (fuse_reverse_inval_inode).
+        self.0.inval_inode(INodeNo(ino.get()), 0, 0)
+    }
+}
+
 /// Whether this process may use FUSE at all, asked before anything is fetched.
 pub fn check_device() -> Result<(), MountError> {
     let device = std::fs::File::options()
@@ -130,6 +143,12 @@ impl Mounted {
     /// What unmounts it from elsewhere, so that [`Mounted::wait`] returns.
     pub fn unmounter(&self) -> Unmounter {
         self.unmounter.clone()
+    }
+
+    /// What makes the kernel forget; `None` once it has ended.
+    pub fn forgetter(&self) -> Option<Forgetter> {
+        let session = self.session.as_ref()?;
+        Some(Forgetter(session.notifier()))
     }
 
     /// Blocks until it is unmounted, by whoever, and the last user has left.

@@ -8,6 +8,7 @@
 //! layer's maker wrote ([`estargz`], [`zstd_chunked`]); the way out is [`SpanDecoder`], which turns one span's compressed
 //! bytes into checked uncompressed ones.
 
+mod agreement;
 mod chunks;
 mod contents_error;
 mod decode;
@@ -28,6 +29,7 @@ mod toc;
 mod window;
 pub mod zstd_chunked;
 
+pub use agreement::{FileBytes, FilePair};
 pub use contents_error::ContentsError;
 pub use decode::{SpanDecoder, SpanError};
 pub use index::{IndexError, LayerIndex};

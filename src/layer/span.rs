@@ -219,6 +219,13 @@ impl SpanTable {
         first..end.max(first)
     }
 
+    /// The spans that have any of these bytes of the blob.
+    pub fn in_blob(&self, range: &Range<u64>) -> Range<usize> {
+        let first = (self.spans).partition_point(|span| span.compressed.end <= range.start);
+        let end = (self.spans).partition_point(|span| span.compressed.start < range.end);
+        first..end.max(first)
+    }
+
     /// The first span that begins at `position` of the blob or behind it.
     pub fn first_in_blob(&self, position: u64) -> usize {
         (self.spans).partition_point(|span| span.compressed.start < position)

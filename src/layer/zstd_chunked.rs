@@ -15,7 +15,7 @@
 //! | writer | annotations | with `containerd.io/snapshot/stargz/toc.digest` |
 //! |---|---|---|
 //! | containers/storage, newer | `io.github.containers.zstd-chunked.*` | no |
-//! | containers/storage, older (skopeo 1.9)              | `io.containers.zstd-chunked.*` | no |
+//! | containers/storage, older (skopeo 1.9) | `io.containers.zstd-chunked.*` | no |
 //! | stargz-snapshotter | `io.containers.zstd-chunked.*` | yes, of the table's JSON |
 
 use std::collections::BTreeMap;

@@ -13,7 +13,7 @@ use super::opened::{LayerOrigin, Opened};
 use super::record::MountRecord;
 use crate::oci::{Descriptor, DiffId, Digest};
 use crate::source::BlobSource;
-use crate::store::{LayerReader, Store};
+use crate::store::{LayerReader, Proof, Store, Trust};
 
 /// How long a daemon may take to answer before it counts as stuck.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
@@ -138,13 +138,21 @@ impl Live {
             index: origin
                 .map(|origin| origin.index.clone())
                 .unwrap_or_default(),
-            trust: origin.map_or("", |origin| origin.trust.name()).to_owned(),
+            trust: match reader.proof() {
+                Proof::Proven => Trust::Proven.name(),
+                _ => origin.map_or("", |origin| origin.trust.name()),
+            }
+            .to_owned(),
             diff_id: diff_id.to_owned(),
             fetched: counters.fetched,
             fetches: counters.fetches,
             problem: reader
                 .quarantine_reason()
                 .map(str::to_owned)
+                .or_else(|| match reader.proof() {
+                    Proof::Stopped { why } => Some(format!("it cannot be proven: {why}")),
+                    _ => None,
+                })
                 .or_else(|| origin.and_then(|origin| origin.problem.clone()))
                 .or(shortcoming),
         }

@@ -36,7 +36,7 @@ impl ByteStream {
     }
 
     /// Bytes from these hosts.
-    pub(super) fn from(
+    pub fn from(
         provenance: Provenance,
         pieces: impl Stream<Item = Result<Bytes, SourceError>> + Send + 'static,
     ) -> Self {

@@ -139,6 +139,15 @@ impl StoreError {
         }
     }
 
+    /// That a span is not what the index says, if it is that.
+    pub(super) fn span_error(&self) -> Option<String> {
+        match self {
+            Self::Span { span, cause, .. } => Some(format!("span {span}: {cause}")),
+            Self::Shared(inner) => inner.span_error(),
+            _ => None,
+        }
+    }
+
     /// An I/O error with what was attempted.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         move |cause| Self::Io {

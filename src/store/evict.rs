@@ -51,7 +51,7 @@ impl Store {
 
     /// Brings the decoded bytes below the limit, as far as they are not in use.
     pub fn enforce_limit(&self) -> Result<Evicted, StoreError> {
-        let mut evicted = Evicted::default();
+        let mut evicted = self.drop_useless()?;
         let mut excess = self.data_usage()?.saturating_sub(self.limit);
         if excess == 0 {
             return Ok(evicted);
@@ -105,6 +105,30 @@ impl Store {
             evicted.layers += usize::from(!std::mem::replace(touched, true));
         }
         Ok(evicted)
+    }
+
+    /// Drops what was fetched by indexes that were found and are not used any more: they were refused, or the layer has
+    /// an index of its own now. Not what is in use.
+    fn drop_useless(&self) -> Result<Evicted, StoreError> {
+        let mut dropped = Evicted::default();
+        for (slot, dir) in self.layers()? {
+            let is_useful =
+                slot.is_own() || (self.index_path(&slot).exists() && !self.has_index(slot.layer()));
+            if is_useful {
+                continue;
+            }
+            let before = disk_usage(&dir);
+            if before == 0 {
+                continue;
+            }
+            let Some(layer) = EvictableLayer::try_open(&dir)? else {
+                continue;
+            };
+            layer.evict_all().map_err(StoreError::io("empty", &dir))?;
+            dropped.bytes += before;
+            dropped.layers += 1;
+        }
+        Ok(dropped)
     }
 
     /// All layers with files here.

@@ -55,6 +55,14 @@ pub(super) struct Flights {
     turns_ahead: Arc<Semaphore>,
 }
 
+impl Flights {
+    /// Whether nothing is being fetched.
+    pub(super) fn are_none(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.waiting.is_empty()
+    }
+}
+
 #[derive(Default)]
 struct FlightState {
     waiting: HashMap<usize, watch::Receiver<Outcome>>,
@@ -107,6 +115,7 @@ impl LayerReader {
         if let Some(err) = self.flights.last_failure.take(first) {
             return Err(err);
         }
+        let _demanding = self.store.demand.begin();
         let mut waiting = self.store.patience.begin(self.blob.digest, &*self.source);
         loop {
             let Err(err) = waiting.limit(work()).await else {

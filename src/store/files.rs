@@ -10,6 +10,7 @@
 //!                      claims    locks on its bytes, one for each span: somebody fetches it (claim.rs)
 //!                      diff_id   the DiffId that the uncompressed bytes were found to have
 //!                      data.new  what a first contact has written so far; becomes `data` when all of it is right
+//!                      blob, blob.map, proof  the blob, as far as it is here, while the layer is proven (blob.rs)
 //!                      partial   the start of the blob, as far as a pull that was broken off got (partial.rs)
 //! ```
 //!
@@ -35,6 +36,9 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const NEW_DATA: &str = "data.new";
 /// The blob's start, kept by a pull.
 pub(super) const PARTIAL: &str = "partial";
+/// What is here of the blob of a layer that is being proven, and which bytes that are.
+pub(super) const BLOB: &str = "blob";
+pub(super) const BLOB_MAP: &str = "blob.map";
 
 /// Open files of one layer. While it lives nobody evicts spans of the layer.
 pub(super) struct LayerFiles {
@@ -200,7 +204,7 @@ impl EvictableLayer {
             return Ok(None);
         };
         // Who fetches a layer has it open, too: nobody is at these any more.
-        for name in [NEW_DATA, PARTIAL] {
+        for name in [NEW_DATA, PARTIAL, BLOB_MAP, BLOB] {
             let left = dir.join(name);
             remove_if_there(&left).map_err(StoreError::io("remove", &left))?;
         }
@@ -271,7 +275,7 @@ fn try_lock(file: &File, path: &Path, operation: FlockOperation) -> Result<bool,
 pub(super) fn disk_usage(dir: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let used = |name| std::fs::metadata(dir.join(name)).map_or(0, |data| data.blocks() * 512);
-    used("data") + used(NEW_DATA) + used(PARTIAL)
+    used("data") + used(NEW_DATA) + used(PARTIAL) + used(BLOB)
 }
 
 /// Writes a small file beside its place and moves it there: readers see the old or the new one.

@@ -17,16 +17,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc as std_mpsc;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::files::NewData;
 use super::partial::PartialBlob;
 use super::parts::BlobStream;
-use super::{Slot, Store, StoreError};
+use super::{Slot, Store, StoreError, polite};
 use crate::layer::{
-    Codec, Content, ContentResult, LayerError, LayerIndex, Piece, ScanError, ScannedSpan, Scanner,
+    Codec, Content, ContentResult, Hash, LayerError, LayerIndex, Piece, ScanError, ScannedSpan,
+    Scanner,
 };
-use crate::oci::{Algorithm, Descriptor, Digest, Digester, MidstateDigester, Midstates};
+use crate::oci::{
+    Algorithm, Descriptor, Digest, Digester, MIDSTATE_INTERVAL, MidstateDigester, Midstates,
+};
 use crate::source::{BlobSource, Provenance};
 
 /// Pieces of the network waiting for a stage.
@@ -99,7 +102,8 @@ pub(super) async fn index_layer(
         let attempt = Attempt {
             partial: &partial,
             options,
-            provenance: &provenance,
+            provenance: provenance.clone(),
+            manner: Manner::Prompt,
         };
         let result = stream_layer(store, &source, blob, Some(dir), &attempt, progress).await;
         let result = result.map(|(index, midstates)| {
@@ -142,6 +146,43 @@ pub(super) struct PassOptions {
     pub(super) midstates: bool,
 }
 
+/// Makes the index of a blob all of which is here, beside what else there is to do. Otherwise like [`index_layer`].
+/// `segments` are the BLAKE3 hashes of pieces of [`MIDSTATE_INTERVAL`] whose SHA-256 was checked already; if it is known
+/// of all.
+pub(super) async fn index_kept(
+    store: &Store,
+    source: &Arc<dyn BlobSource>,
+    blob: &Descriptor,
+    dir: &Path,
+    kept: &PartialBlob,
+    segments: Option<Vec<Hash>>,
+) -> Result<LayerIndex, StoreError> {
+    let attempt = |segments| Attempt {
+        partial: kept,
+        options: PassOptions::default(),
+        provenance: Provenance::default(),
+        manner: Manner::Beside { segments },
+    };
+    let has_segments = segments.is_some();
+    let progress = Progress::default();
+    let mut result = stream_layer(
+        store,
+        source,
+        blob,
+        Some(dir),
+        &attempt(segments),
+        &progress,
+    )
+    .await;
+    if has_segments && matches!(result, Err(StoreError::Corrupt { .. })) {
+        // They changed on the disk after they were checked: what they are now is told by the digest alone.
+        result = stream_layer(store, source, blob, Some(dir), &attempt(None), &progress).await;
+    }
+    let (index, _) = result?;
+    store.keep_index(&Slot::own(blob.digest), &index)?;
+    Ok(index)
+}
+
 /// Streams a blob and keeps nothing of it: only what the pass found.
 pub(super) async fn recompute(
     store: &Store,
@@ -155,7 +196,8 @@ pub(super) async fn recompute(
             keep: false,
             midstates: true,
         },
-        provenance: &Provenance::default(),
+        provenance: Provenance::default(),
+        manner: Manner::Prompt,
     };
     stream_layer(store, source, blob, None, &attempt, progress).await
 }
@@ -166,7 +208,37 @@ struct Attempt<'a> {
     partial: &'a PartialBlob,
     options: PassOptions,
     /// Takes in who gave the rest.
-    provenance: &'a Provenance,
+    provenance: Provenance,
+    manner: Manner,
+}
+
+/// How urgent it is.
+enum Manner {
+    /// Somebody waits for it.
+    Prompt,
+    /// Nobody does, so it takes what others leave of the processor.
+    Beside {
+        /// What its pieces hashed to when they were checked.
+        segments: Option<Vec<Hash>>,
+    },
+}
+
+impl Manner {
+    /// Starts a stage on a thread of its own.
+    fn start<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> oneshot::Receiver<T> {
+        if let Self::Beside { .. } = self {
+            return polite::start(work);
+        }
+        let (sender, receiver) = oneshot::channel();
+        tokio::task::spawn_blocking(move || {
+            // Whoever asked may be gone.
+            let _gone = sender.send(work());
+        });
+        receiver
+    }
 }
 
 /// Streams the blob through the stages: what `partial` has of it from there, the rest from `source`. Its bytes go into
@@ -189,12 +261,19 @@ async fn stream_layer(
     let (to_content, content_input) = std_mpsc::sync_channel::<Piece>(DECODED_PIECES);
     let (recycle, recycled) = std_mpsc::sync_channel::<Vec<u8>>(DECODED_PIECES + 2);
 
-    let hash = tokio::task::spawn_blocking(move || hash_stage(layer, midstates, hash_input));
-    let scan = tokio::task::spawn_blocking(move || scan_stage(scan_input, &to_content, &recycled));
+    let manner = &attempt.manner;
+    let hash = match manner {
+        Manner::Beside {
+            segments: Some(segments),
+        } => {
+            let segments = segments.clone();
+            manner.start(move || (segments_stage(layer, &segments, hash_input), None))
+        }
+        _ => manner.start(move || hash_stage(layer, midstates, hash_input)),
+    };
+    let scan = manner.start(move || scan_stage(scan_input, &to_content, &recycled));
     let writer = data.as_ref().map(NewData::file);
-    let content = tokio::task::spawn_blocking(move || {
-        content_stage(&content_input, &recycle, writer.as_deref())
-    });
+    let content = manner.start(move || content_stage(&content_input, &recycle, writer.as_deref()));
 
     let (to_keep, keep_input) = mpsc::channel::<Bytes>(NETWORK_PIECES);
     let keeper = attempt.options.keep.then(|| partial.keep(keep_input));
@@ -301,6 +380,31 @@ fn hash_stage(
         digester.update(&bytes);
     }
     (digester.finish(), None)
+}
+
+/// The layer's digest, if its pieces are those that were checked; else any other one.
+fn segments_stage(layer: Digest, segments: &[Hash], mut input: mpsc::Receiver<Bytes>) -> Digest {
+    let mut found = Vec::new();
+    let mut hasher = blake3::Hasher::new();
+    while let Some(mut bytes) = input.blocking_recv() {
+        while !bytes.is_empty() {
+            let left = usize::try_from(MIDSTATE_INTERVAL - hasher.count()).unwrap_or(usize::MAX);
+            let piece = bytes.split_to(left.min(bytes.len()));
+            hasher.update(&piece);
+            if hasher.count() == MIDSTATE_INTERVAL {
+                found.push(*hasher.finalize().as_bytes());
+                hasher.reset();
+            }
+        }
+    }
+    if hasher.count() > 0 || found.is_empty() {
+        found.push(*hasher.finalize().as_bytes());
+    }
+    if found == segments {
+        layer
+    } else {
+        Digest::of(layer.algorithm(), found.as_flattened())
+    }
 }
 
 fn scan_stage(

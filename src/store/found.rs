@@ -4,6 +4,7 @@
 //! ```text
 //! indexes/ALG/HEX-IDENTITY           the index
 //! indexes/ALG/HEX-IDENTITY.json      how it was found: [`Finding`]
+//! indexes/ALG/HEX-IDENTITY.midstates  hints to check the blob by
 //! indexes/ALG/HEX-IDENTITY.refused   why it is not used any more; then there is no index
 //! ```
 
@@ -13,11 +14,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::files::{LayerFiles, publish, read_if_there, remove_if_there};
+use super::keep::Keeping;
 use super::slot::Slot;
 use super::{LayerReader, OpenLayer, Store, StoreError};
 use crate::layer::{LayerIndex, SpanDigest, SpanError};
-use crate::oci::{Descriptor, Digest};
+use crate::oci::{Descriptor, Digest, Midstates};
 use crate::source::BlobSource;
+
+/// What the name of the file with an index's midstates ends in.
+const MIDSTATES: &str = "midstates";
 
 /// How far a layer's index is bound to the layer, the strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -138,14 +143,26 @@ impl Store {
         slot: Slot,
         index: LayerIndex,
     ) -> Result<OpenLayer, StoreError> {
-        let files = Arc::new(LayerFiles::open(&self.layer_dir(&slot)).await?);
-        Ok(self.opened(index, files, source, blob, slot))
+        let dir = self.layer_dir(&slot);
+        let files = Arc::new(LayerFiles::open(&dir).await?);
+        if !self.proving || slot.is_own() {
+            return Ok(self.opened(index, files, source, blob, slot));
+        }
+        let keeping = Arc::new(Keeping::new(Arc::clone(source), blob.clone(), &dir)?);
+        let source: Arc<dyn BlobSource> = Arc::clone(&keeping) as _;
+        let opened = self.opened(index, files, &source, blob, slot);
+        opened.reader.begin_proof(keeping);
+        Ok(opened)
     }
 
     /// This index contradicts the layer: it is dropped and not used again. What was fetched by it goes when nobody
     /// has the layer open any more.
     pub fn refuse(&self, slot: &Slot, why: &str) {
-        let removed = [self.index_path(slot), self.beside_index(slot, "json")];
+        let removed = [
+            self.index_path(slot),
+            self.beside_index(slot, "json"),
+            self.beside_index(slot, MIDSTATES),
+        ];
         for path in removed {
             if let Err(err) = remove_if_there(&path) {
                 tracing::warn!("cannot remove {}: {err}", path.display());
@@ -160,6 +177,19 @@ impl Store {
     pub fn refusal(&self, slot: &Slot) -> Result<Option<String>, StoreError> {
         let text = read_if_there(&self.beside_index(slot, "refused"))?;
         Ok(text.map(|text| String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// Keeps the midstates that were published beside an index: hints, which nobody has to believe.
+    pub(super) fn keep_found_midstates(&self, slot: &Slot, midstates: &Midstates) {
+        if let Err(err) = publish(&self.beside_index(slot, MIDSTATES), &midstates.encode()) {
+            self.caching_failed(&err);
+        }
+    }
+
+    /// They, if there are any of use for a blob of `size` bytes.
+    pub(super) fn found_midstates(&self, slot: &Slot, size: u64) -> Option<Midstates> {
+        let bytes = read_if_there(&self.beside_index(slot, MIDSTATES)).ok()??;
+        Midstates::decode(&bytes, size).ok()
     }
 
     pub(super) fn beside_index(&self, slot: &Slot, extension: &str) -> PathBuf {

@@ -15,7 +15,9 @@
 //! cache: files appear whole by rename, spans by their mark, and locks keep eviction away from what is in use.
 
 mod ahead;
+mod blob;
 mod claim;
+mod compare;
 mod diff_id;
 mod documents;
 mod error;
@@ -24,13 +26,18 @@ mod fetch;
 mod files;
 mod first_contact;
 mod found;
+mod keep;
 mod partial;
 mod parts;
 mod patience;
+mod polite;
+mod proof;
+mod prove;
 mod publishing;
 mod pull;
 mod reader;
 mod recent;
+mod segments;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -47,6 +54,7 @@ pub use evict::{DEFAULT_LIMIT, Evicted};
 pub use first_contact::Progress;
 pub use found::{Finding, Trust};
 pub use patience::{OnError, ReadPolicy};
+pub use proof::Proof;
 pub use reader::{Counters, LayerPin, LayerReader};
 pub use slot::Slot;
 
@@ -78,6 +86,9 @@ pub struct Store {
     warned: AtomicBool,
     recent: recent::RecentSpans,
     patience: patience::Patience,
+    demand: proof::Demand,
+    /// Whether layers opened by a found index are to be proven.
+    proving: bool,
     /// Bytes written by lazy fetches since the limit was looked at.
     written: AtomicU64,
 }
@@ -106,6 +117,8 @@ impl Store {
             warned: AtomicBool::new(false),
             recent: recent::RecentSpans::default(),
             patience: patience::Patience::new(ReadPolicy::default()),
+            demand: proof::Demand::default(),
+            proving: false,
             written: AtomicU64::new(0),
         })
     }
@@ -115,6 +128,16 @@ impl Store {
     pub fn with_reads(self, policy: ReadPolicy) -> Self {
         Self {
             patience: patience::Patience::new(policy),
+            ..self
+        }
+    }
+
+    /// The same, and what is fetched of a layer that was opened by a found index is kept, so that
+    /// [`LayerReader::prove`] can prove it.
+    #[must_use]
+    pub fn proving(self) -> Self {
+        Self {
+            proving: true,
             ..self
         }
     }

@@ -55,6 +55,16 @@ impl PartialBlob {
         Ok(partial)
     }
 
+    /// A blob of `size` bytes that is all in the file `path`.
+    pub(super) fn whole(path: PathBuf, size: u64) -> Result<Self, StoreError> {
+        let file = File::open(&path).map_err(StoreError::io("open", &path))?;
+        Ok(Self {
+            path,
+            file: Some(Arc::new(file)),
+            length: size,
+        })
+    }
+
     /// Nothing, wherever.
     pub(super) fn none() -> Self {
         Self::nothing(PathBuf::new())

@@ -80,6 +80,11 @@ impl Patience {
         self.ending.send_replace(true);
     }
 
+    /// Whether reads have to come to an end.
+    pub(super) fn is_ending(&self) -> bool {
+        *self.ending.borrow()
+    }
+
     /// A read of `layer`, which comes from `source`, begins to wait.
     pub(super) fn begin<'a>(&'a self, layer: Digest, source: &'a dyn BlobSource) -> Waiting<'a> {
         let began = Instant::now();

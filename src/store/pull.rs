@@ -107,7 +107,10 @@ impl LayerReader {
     }
 
     /// Those of the spans that are not here, or not right. Reads and hashes the others, so not on this thread.
-    async fn missing(self: &Arc<Self>, ids: Range<usize>) -> Result<Vec<usize>, StoreError> {
+    pub(super) async fn missing(
+        self: &Arc<Self>,
+        ids: Range<usize>,
+    ) -> Result<Vec<usize>, StoreError> {
         let _turn = self
             .store
             .decoders

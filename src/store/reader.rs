@@ -17,9 +17,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::Handle;
+use tokio::sync::Notify;
 
 use super::fetch::Flights;
 use super::files::LayerFiles;
+use super::keep::Keeping;
+use super::proof::ProofCell;
 use super::{Slot, Store, StoreError};
 use crate::layer::{Hash, Span, SpanDigest, SpanTable};
 use crate::oci::{Descriptor, Digest};
@@ -39,10 +42,14 @@ pub struct LayerReader {
     pub(super) slot: Slot,
     pub(super) flights: Flights,
     pub(super) counters: LiveCounters,
+    pub(super) proof: ProofCell,
+    /// Keeps what is fetched, if the layer is to be proven; then it is `source`, too.
+    pub(super) keeping: OnceLock<Arc<Keeping>>,
     /// Runs what is fetched ahead, which a thread of the kernel's may begin.
     pub(super) runtime: Handle,
     states: Box<[AtomicU8]>,
     quarantine: OnceLock<String>,
+    quarantined: Notify,
     write_failed: AtomicBool,
 }
 
@@ -93,9 +100,12 @@ impl LayerReader {
             slot,
             flights,
             counters: LiveCounters::default(),
+            proof: ProofCell::default(),
+            keeping: OnceLock::new(),
             runtime: Handle::current(),
             states,
             quarantine: OnceLock::new(),
+            quarantined: Notify::new(),
             write_failed: AtomicBool::new(false),
         })
     }
@@ -103,6 +113,11 @@ impl LayerReader {
     /// Digest of the layer's blob.
     pub fn digest(&self) -> &Digest {
         &self.blob.digest
+    }
+
+    /// Size of the layer's blob in bytes.
+    pub fn blob_size(&self) -> u64 {
+        self.blob.size
     }
 
     /// The index that it is read by.
@@ -153,6 +168,15 @@ impl LayerReader {
                 self.blob.digest,
                 self.quarantine_reason().unwrap_or("")
             );
+            self.quarantined.notify_waiters();
+        }
+    }
+
+    /// Ends when nothing of this layer is served any more.
+    pub async fn until_quarantined(&self) {
+        let quarantined = self.quarantined.notified();
+        if self.quarantine_reason().is_none() {
+            quarantined.await;
         }
     }
 

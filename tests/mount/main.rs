@@ -27,6 +27,7 @@ mod mount8;
 mod offline;
 mod outage;
 mod process;
+mod prove;
 mod published;
 mod publishing;
 mod pull;

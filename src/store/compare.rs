@@ -1,0 +1,220 @@
+//! Whether the index that a layer is read by says the same as the layer's own, which was made from the blob.
+//!
+//! ```text
+//! our own format     equal as values
+//! SOCI               the same entries at the same places, and every byte of the layer
+//! TOC formats        the same entries, and every byte of every file
+//! ```
+//!
+//! Bytes are compared as readers get them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::runtime::Handle;
+
+use super::reader::LayerReader;
+use super::{StoreError, polite};
+use crate::layer::{FileBytes, FilePair, LayerIndex, SpanDigest};
+
+/// Bytes compared between two looks at whether to go on.
+const PIECE: u64 = 1 << 20;
+
+/// What differs first, in words; `None` if nothing does. `own` reads by the layer's own index `made`, `found` by the
+/// index in question, `claimed`.
+pub(super) async fn difference(
+    made: LayerIndex,
+    claimed: LayerIndex,
+    own: &Arc<LayerReader>,
+    found: &Arc<LayerReader>,
+) -> Result<Option<String>, StoreError> {
+    let is_ours = |digest: &SpanDigest| matches!(digest, SpanDigest::Own { .. });
+    if claimed.spans.iter().all(|span| is_ours(&span.digest)) {
+        let mut made = made;
+        if claimed.file_digests.is_empty() {
+            made.file_digests.clear();
+        }
+        return Ok(made.difference(&claimed));
+    }
+    let pairs = match made.files_to_compare(&claimed) {
+        Ok(pairs) => pairs,
+        Err(what) => return Ok(Some(what)),
+    };
+    drop((made, claimed));
+    let stop = StopOnDrop::default();
+    let comparing = Comparing {
+        own: Arc::clone(own),
+        found: Arc::clone(found),
+        runtime: Handle::current(),
+        stop: Arc::clone(&stop.0),
+    };
+    let compared = polite::start(move || {
+        if comparing.found.is_tar() {
+            same_places(&pairs)?;
+            comparing.layer()
+        } else {
+            comparing.files(&pairs)
+        }
+    });
+    match compared
+        .await
+        .map_err(|_| StoreError::Worker("comparing"))?
+    {
+        Ok(()) => Ok(None),
+        Err(Unequal::Differs(what)) => Ok(Some(what)),
+        Err(Unequal::Failed(err)) => Err(err),
+    }
+}
+
+/// Tells the thread that compares when nobody wants to know any more.
+#[derive(Default)]
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Comparing {
+    own: Arc<LayerReader>,
+    found: Arc<LayerReader>,
+    runtime: Handle,
+    stop: Arc<AtomicBool>,
+}
+
+/// Why comparing ended early.
+enum Unequal {
+    Differs(String),
+    Failed(StoreError),
+}
+
+impl Comparing {
+    /// All bytes of the layer.
+    fn layer(&self) -> Result<(), Unequal> {
+        let (own, found) = (self.own.size(), self.found.size());
+        if own != found {
+            return Err(Unequal::Differs(format!(
+                "the layer has {own} bytes, not {found} as claimed"
+            )));
+        }
+        let whole = FileBytes::contiguous(0, own);
+        self.same_bytes(&whole, &whole, "the layer")
+    }
+
+    /// All bytes of these files.
+    fn files(&self, pairs: &[FilePair]) -> Result<(), Unequal> {
+        for pair in pairs {
+            let name = format!("\"{}\"", pair.path.escape_ascii());
+            match pair.digest {
+                Some(digest) if pair.own.is_plain() && pair.found.is_plain() => {
+                    let mut hasher = blake3::Hasher::new();
+                    self.pieces(pair.found.size, |offset, length| {
+                        let bytes = self.read(&self.found, &pair.found, offset, length);
+                        hasher.update(&bytes.map_err(|err| blame(err, &name))?);
+                        Ok(())
+                    })?;
+                    if *hasher.finalize().as_bytes() != digest {
+                        return Err(Unequal::Differs(format!("{name} has other bytes")));
+                    }
+                }
+                _ => self.same_bytes(&pair.own, &pair.found, &name)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn same_bytes(&self, own: &FileBytes, found: &FileBytes, name: &str) -> Result<(), Unequal> {
+        self.pieces(own.size, |offset, length| {
+            let claimed = self.read(&self.found, found, offset, length);
+            let claimed = claimed.map_err(|err| blame(err, name))?;
+            let own = self.read(&self.own, own, offset, length);
+            let own = own.map_err(Unequal::Failed)?;
+            let Some(at) = own
+                .iter()
+                .zip(&claimed)
+                .position(|(own, other)| own != other)
+            else {
+                return Ok(());
+            };
+            let at = offset + at as u64;
+            Err(Unequal::Differs(format!("{name} has another byte at {at}")))
+        })
+    }
+
+    /// Calls `each` with offset and length of the pieces of `size` bytes.
+    fn pieces(
+        &self,
+        size: u64,
+        mut each: impl FnMut(u64, u64) -> Result<(), Unequal>,
+    ) -> Result<(), Unequal> {
+        let mut offset = 0;
+        while offset < size {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Unequal::Failed(StoreError::Worker("comparing")));
+            }
+            let length = PIECE.min(size - offset);
+            each(offset, length)?;
+            offset += length;
+        }
+        Ok(())
+    }
+
+    /// A piece of a file as `reader` gives it.
+    fn read(
+        &self,
+        reader: &Arc<LayerReader>,
+        file: &FileBytes,
+        offset: u64,
+        length: u64,
+    ) -> Result<Vec<u8>, StoreError> {
+        // At most PIECE.
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+        let end = offset + length;
+        for extent in &file.extents {
+            let from = extent.file_offset.max(offset);
+            let to = (extent.file_offset + extent.length).min(end);
+            if from >= to {
+                continue;
+            }
+            let within = |at: u64| usize::try_from(at - offset).unwrap_or_default();
+            let at = extent.layer_offset + (from - extent.file_offset);
+            let Some(buf) = bytes.get_mut(within(from)..within(to)) else {
+                continue;
+            };
+            if !reader.try_read_at(at, buf)? {
+                self.runtime.block_on(reader.read_at(at, buf))?;
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// That every file is where the layer has it.
+fn same_places(pairs: &[FilePair]) -> Result<(), Unequal> {
+    let is_elsewhere = |pair: &&FilePair| pair.own != pair.found && pair.own.size > 0;
+    match pairs.iter().find(is_elsewhere) {
+        None => Ok(()),
+        Some(pair) => Err(Unequal::Differs(format!(
+            "\"{}\" is at {}, not {} as claimed",
+            pair.path.escape_ascii(),
+            place(&pair.own),
+            place(&pair.found)
+        ))),
+    }
+}
+
+/// The blob is right, so a span that cannot be had from it is the index's fault.
+fn blame(err: StoreError, name: &str) -> Unequal {
+    match err.span_error() {
+        Some(what) => Unequal::Differs(format!("{name}: {what}")),
+        None => Unequal::Failed(err),
+    }
+}
+
+fn place(file: &FileBytes) -> String {
+    let places: Vec<String> = (file.extents.iter())
+        .map(|extent| extent.layer_offset.to_string())
+        .collect();
+    places.join(", ")
+}
