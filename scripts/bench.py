@@ -27,7 +27,7 @@ CACHE = os.path.join(BENCH, "cache")
 PLAIN = os.path.join(BENCH, "plain")  # golang as umoci unpacks it, on the disk's own filesystem
 
 ROUND_TRIP = 0.040
-SECTIONS = ("first-shaped", "first-local", "second", "lazy", "local", "million", "crawl")
+SECTIONS = ("first-shaped", "first-local", "second", "lazy", "indexed", "local", "million", "crawl")
 COLUMNS = ("imgfs", "podman", "containerd", "umoci", "ext4 or floor")
 
 
@@ -572,6 +572,59 @@ def lazy(rounds):
     )  # fmt: skip
 
 
+# Each kind of index: a name for people, the tags' name, and how many MB `go version` may take.
+INDEXED = (
+    ("eStargz", "estargz", 9),
+    ("zstd:chunked (containers)", "zstdchunked", 9),
+    ("zstd:chunked (stargz)", "zstdchunked-stargz", 9),
+    ("SOCI on gzip", "soci", 12),
+    ("own index on gzip", "latest", 12),
+)
+
+
+def empty_cache():
+    imgfs_unmount()
+    fresh(CACHE)
+
+
+def publish_indexes():
+    """Own indexes of both images, signed; the options for a mount that believes them."""
+    private, public = f"{BENCH}/index-key.pem", f"{BENCH}/index-key.pub"
+    if not os.path.exists(public):
+        run("openssl", "genpkey", "-algorithm", "ed25519", "-out", private)
+        run("openssl", "pkey", "-in", private, "-pubout", "-out", public)
+    empty_cache()
+    index_size = Row("own index on gzip: size of the golang image's indexes", "MB")
+    share = Row("own index on gzip: share of the largest layer", "%", "<= 1.5", lambda median: median("imgfs") <= 1.5)
+    for name in ("golang", "python"):
+        told = run(
+            IMGFS, "index", "push", "--json", "--plain-http", "--quiet", "--cache-dir", CACHE, "--sign", private,
+            reference(LOCAL, name),
+        )  # fmt: skip
+        if name == "golang":
+            layers = json.loads(told)[0]["layers"]
+            index_size.add("imgfs", sum(layer["index_size"] for layer in layers) / 1e6)
+    shown = json.loads(
+        run(IMGFS, "index", "show", "--json", "--plain-http", "--cache-dir", CACHE, reference(LOCAL, "golang"))
+    )
+    largest = max(shown, key=lambda layer: layer["size"])
+    share.add("imgfs", 100 * largest["index_size"] / largest["size"])
+    return ["--index-key", public]
+
+
+def indexed(rounds):
+    """First mounts, with an empty cache, of images that somebody prepared or indexed."""
+    options = publish_indexes()
+    for label, tag, megabytes in INDEXED:
+        demands = LazyDemands(
+            ready=0.45, hello=0.8, go=1.5, go_megabytes=megabytes, numpy=3.0, whole=1.15 * 12.2, read=60
+        )
+        measure_lazy(
+            label, f"{SHAPED}/library/golang:{tag}", options if tag == "latest" else [], demands, prepare=empty_cache,
+            rounds=rounds, python=f"{SHAPED}/library/python:{tag}",
+        )  # fmt: skip
+
+
 def random_reads(root, reads, cold):
     """Reads per second, and the median and 99th percentile in microseconds, of 4 KiB at random aligned places."""
     generator = random.Random(4096)
@@ -800,6 +853,8 @@ def main():
             second_mount(rounds(11))
         if "lazy" in wanted:
             lazy(rounds(5))
+        if "indexed" in wanted:
+            indexed(rounds(3))
         if "local" in wanted:
             local(rounds(5))
         if "million" in wanted:
