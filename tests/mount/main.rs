@@ -12,6 +12,7 @@ mod support;
 mod ahead;
 mod commands;
 mod concurrency;
+mod contract;
 mod counterparts;
 mod executables;
 mod explain;

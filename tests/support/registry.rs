@@ -339,6 +339,11 @@ impl Registry {
         });
     }
 
+    /// How many of the faults given have not struck yet.
+    pub fn faults_left(&self) -> usize {
+        self.content().faults.len()
+    }
+
     /// Nothing goes wrong any more; how often chance struck.
     pub fn clear_faults(&self) -> u64 {
         let mut content = self.content();

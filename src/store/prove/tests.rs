@@ -708,7 +708,17 @@ async fn eviction_takes_what_is_kept_of_the_blob() {
     assert!(used > length, "data and blob: {used}, {length}");
     assert_eq!(store.evict_all().unwrap().in_use, 1);
     assert!(blob.exists());
+    // What its last fetch had to say may still be on its way.
+    let last = Arc::downgrade(&reader);
     drop(reader);
+    let gone = async {
+        while last.strong_count() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), gone)
+        .await
+        .unwrap();
     store.evict_all().unwrap();
     assert!(!blob.exists());
     let reader = claim.open(dir.path(), &from).await;
