@@ -114,6 +114,17 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
     ];
     output::table(&heading, &rows, &[1, 2, 3, 4])?;
     for layer in &status.layers {
+        match (layer.proof.as_deref(), layer.proof_bytes) {
+            (Some("fetching"), Some(here)) => output::line(&format!(
+                "{}: being proven, {} of the layer are here",
+                layer.digest,
+                percent(here, layer.size)
+            ))?,
+            (Some(proof @ ("waiting" | "checking")), _) => {
+                output::line(&format!("{}: being proven ({proof})", layer.digest))?;
+            }
+            _ => {}
+        }
         if let Some(problem) = &layer.problem {
             output::line(&format!("{}: {problem}", layer.digest))?;
         }

@@ -31,6 +31,10 @@ const VERSION: u32 = 2;
 const ZSTD_LEVEL: i32 = 3;
 /// Largest raw section; protects memory. A layer of 4 Mi entries stays below it.
 const MAX_SECTION: u64 = 2 << 30;
+/// Most raw bytes for each stored one, beside a start: real sections have 3 to 40. Protects memory against an index that
+/// nobody vouches for.
+const MAX_RATIO: u64 = 200;
+const MIN_RAW: u64 = 16 << 20;
 /// Bytes before the sections.
 pub const HEADER_SIZE: usize = size_of::<Header>() + 32;
 
@@ -137,6 +141,14 @@ pub enum IndexError {
 }
 
 impl LayerIndex {
+    /// Bytes at the start of a file that [`LayerIndex::is_current`] wants to see.
+    pub const START: usize = 12;
+
+    /// Whether a file that starts like this is an index of this version.
+    pub fn is_current(start: &[u8; Self::START]) -> bool {
+        start.starts_with(&MAGIC) && start.ends_with(&VERSION.to_le_bytes())
+    }
+
     /// The raw sections.
     fn sections(&self) -> [Vec<u8>; 5] {
         let (mut windows, mut chunks) = (Vec::new(), Vec::new());
@@ -354,7 +366,7 @@ fn read_section(
     compressed: bool,
 ) -> Result<Vec<u8>, IndexError> {
     let (stored, raw) = (section.stored.get(), section.raw.get());
-    if stored > MAX_SECTION || raw > MAX_SECTION {
+    if stored > MAX_SECTION || raw > MAX_SECTION.min(MIN_RAW + stored * MAX_RATIO) {
         return Err(IndexError::Damaged("section length"));
     }
     let too_large = |_| IndexError::Damaged("section length");

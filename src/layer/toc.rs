@@ -312,12 +312,11 @@ impl Toc {
             return Err(TocError::Damaged("bytes after the last section"));
         }
         let records = <[Record]>::ref_from_bytes(records)
-            .map_err(|_| TocError::Damaged("records are not a multiple of 48 bytes"))?
-            .to_vec();
+            .map_err(|_| TocError::Damaged("records are not a multiple of 48 bytes"))?;
         limit("entries in the layer", records.len(), MAX_ENTRIES)?;
         limit("bytes of names in the layer", strings.len(), MAX_STRINGS)?;
         let toc = Self {
-            records,
+            records: records.to_vec(),
             strings: strings.to_vec(),
             extents: decode_extents(extents)?,
             xattrs: decode_xattrs(xattrs)?,

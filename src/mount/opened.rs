@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::found::{FoundLayer, MidstatesBlob, Search, hide_format_files};
+use super::found::{FoundLayer, MidstatesBlob, Search, hide_format_files, stream_instead};
 use super::image::Image;
 use crate::fs::ImageFs;
 use crate::oci::{Descriptor, Digest};
@@ -52,6 +52,19 @@ pub struct LayerOrigin {
     pub midstates: Option<MidstatesBlob>,
 }
 
+impl LayerOrigin {
+    /// Of a layer that was streamed just now.
+    fn streamed() -> Self {
+        Self {
+            index: FIRST_CONTACT.to_owned(),
+            trust: Trust::Proven,
+            problem: None,
+            prefetch: Vec::new(),
+            midstates: None,
+        }
+    }
+}
+
 /// An image ready to be read.
 pub struct Opened {
     /// The image.
@@ -78,12 +91,12 @@ impl Prepared {
                 problem,
             } = image.finder.take(&blob.digest).await;
             let mut origin = LayerOrigin {
-                index: if is_here { "cache" } else { FIRST_CONTACT }.to_owned(),
-                trust: Trust::Proven,
                 problem,
-                prefetch: Vec::new(),
-                midstates: None,
+                ..LayerOrigin::streamed()
             };
+            if is_here {
+                "cache".clone_into(&mut origin.index);
+            }
             if let Some(layer) = layer {
                 origin.index.clone_from(&layer.finding.origin);
                 origin.trust = layer.finding.trust;
@@ -144,7 +157,7 @@ impl Opened {
         let Prepared {
             image,
             found,
-            origins,
+            mut origins,
         } = prepared;
         let mut tasks = tokio::task::JoinSet::new();
         let mut started = Vec::new();
@@ -182,21 +195,30 @@ impl Opened {
                 hide_format_files(blob, &mut layer.index);
             }
         }
-        let in_order: Vec<&OpenLayer> = image
-            .resolved
-            .manifest
-            .layers
-            .iter()
-            .filter_map(|blob| open.get(&blob.digest))
-            .collect();
-        let tocs: Vec<_> = in_order.iter().map(|layer| &layer.index.toc).collect();
-        let (tree, warnings) = Tree::build(&tocs)?;
+        let blobs = &image.resolved.manifest.layers;
+        let (tree, warnings) = loop {
+            let layers = blobs.iter().filter_map(|blob| open.get(&blob.digest));
+            let tocs: Vec<_> = layers.map(|layer| &layer.index.toc).collect();
+            let err = match Tree::build(&tocs) {
+                Ok(built) => break built,
+                Err(err) => err,
+            };
+            let blob = err.layer().and_then(|position| blobs.get(position));
+            let Some((blob, found)) = blob.and_then(|blob| Some((blob, open.get(&blob.digest)?)))
+            else {
+                return Err(err.into());
+            };
+            let layer = stream_instead(store, &image.source, blob, found, err).await?;
+            if let Some(origin) = origins.get_mut(&blob.digest) {
+                *origin = LayerOrigin::streamed();
+            }
+            open.insert(blob.digest, layer);
+        };
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        let layers: Vec<_> = in_order
-            .iter()
-            .map(|layer| Arc::clone(&layer.reader))
+        let layers: Vec<_> = (blobs.iter())
+            .filter_map(|blob| Some(Arc::clone(&open.get(&blob.digest)?.reader)))
             .collect();
         drop(open);
         super::memory::give_back();

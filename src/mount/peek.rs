@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
-use super::found::hide_format_files;
+use super::found::{hide_format_files, stream_instead};
 use super::image::Image;
 use super::opened::LayerProgress;
 use crate::fs::ImageFs;
@@ -108,12 +108,25 @@ impl Peek {
             self.below -= 1;
             opened += 1;
         }
-        let tocs: Vec<_> = self.open.iter().map(|layer| &layer.index.toc).collect();
-        let (tree, warnings) = if self.below == 0 {
-            let (tree, warnings) = Tree::build(&tocs)?;
-            (PartialTree::complete(tree), warnings)
-        } else {
-            PartialTree::build(&tocs)?
+        let (tree, warnings) = loop {
+            let tocs: Vec<_> = self.open.iter().map(|layer| &layer.index.toc).collect();
+            let built = if self.below == 0 {
+                Tree::build(&tocs).map(|(tree, warnings)| (PartialTree::complete(tree), warnings))
+            } else {
+                PartialTree::build(&tocs)
+            };
+            let err = match built {
+                Ok(built) => break built,
+                Err(err) => err,
+            };
+            // The open layers are the topmost ones.
+            let blobs = layers.iter().skip(self.below);
+            let mut open = self.open.iter_mut().zip(blobs);
+            let Some((layer, blob)) = err.layer().and_then(|position| open.nth(position)) else {
+                return Err(err.into());
+            };
+            let source = &self.image.source;
+            *layer = stream_instead(&self.store, source, blob, layer, err).await?;
         };
         for warning in warnings {
             tracing::debug!("{warning}");

@@ -65,6 +65,13 @@ pub struct LayerStatus {
     pub fetched: u64,
     /// Ranges asked for on demand.
     pub fetches: u64,
+    /// How far the proof is that `--prove` asked for: `waiting`, `fetching`, `checking`, `proven`, `contradicted` or
+    /// `stopped`; nothing where nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<String>,
+    /// Bytes of the blob that are here for the proof, while it fetches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof_bytes: Option<u64>,
     /// Why it fell back or is not served, if so.
     pub problem: Option<String>,
 }
@@ -146,6 +153,11 @@ impl Live {
             diff_id: diff_id.to_owned(),
             fetched: counters.fetched,
             fetches: counters.fetches,
+            proof: reader.proof().name().map(str::to_owned),
+            proof_bytes: match reader.proof() {
+                Proof::Fetching { here, .. } => Some(here),
+                _ => None,
+            },
             problem: reader
                 .quarantine_reason()
                 .map(str::to_owned)

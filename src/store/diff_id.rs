@@ -24,14 +24,16 @@ impl Store {
 
 impl LayerReader {
     /// Computes the layer's DiffId with `expected`'s algorithm and remembers it; `None` if not all of its bytes
-    /// are in the cache, if they are not the tar's, or if `go_on` says no. A mismatch quarantines the layer. Takes seconds: not for a thread
+    /// are in the cache, if they came by an index that was found, or if `go_on` says no. A mismatch quarantines the layer. Takes seconds: not for a thread
     /// that somebody waits for.
     pub fn compute_diff_id(
         self: &Arc<Self>,
         expected: &DiffId,
         mut go_on: impl FnMut() -> bool,
     ) -> Result<Option<DiffId>, StoreError> {
-        if !self.is_tar() {
+        if !self.slot().is_own() {
+            // What an index that was found says the bytes are is not known to be the tar, not even how long it is, and the
+            // answer is remembered for all images with the layer.
             return Ok(None);
         }
         let mut digester = Digester::new(expected.0.algorithm());

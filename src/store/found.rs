@@ -126,12 +126,27 @@ impl Store {
 
     /// The same for an index of our own format, as it came.
     pub fn keep_found_file(&self, slot: &Slot, file: &[u8], finding: &Finding) {
-        let json = serde_json::to_vec(finding).unwrap_or_default();
-        let written = publish(&self.index_path(slot), file)
+        let new = serde_json::to_vec(finding).unwrap_or_default();
+        let record = self.beside_index(slot, "json");
+        let write = || -> Result<(), StoreError> {
+            if self.refusal(slot)?.is_some() {
+                return Ok(());
+            }
+            let before = read_if_there(&record)?.unwrap_or_default();
+            let before: Option<Finding> = serde_json::from_slice(&before).ok();
+            // Somebody who asked for less must not make it worth less to those who ask for more.
+            let finding = before.filter(|before| before.trust < finding.trust);
+            let json = finding.map(|before| serde_json::to_vec(&before).unwrap_or_default());
+            publish(&self.index_path(slot), file)?;
             // Without the record the index is not looked at.
-            .and_then(|()| publish(&self.beside_index(slot, "json"), &json));
-        if let Err(err) = written {
+            publish(&record, json.as_ref().unwrap_or(&new))
+        };
+        if let Err(err) = write() {
             self.caching_failed(&err);
+        }
+        // It may have been refused meanwhile.
+        if let Ok(Some(why)) = self.refusal(slot) {
+            self.refuse(slot, &why);
         }
     }
 

@@ -264,7 +264,10 @@ impl Store {
 
     /// Whether a layer has an index of its own here, so that opening it needs no download.
     pub fn has_index(&self, layer: &Digest) -> bool {
-        self.index_path(&Slot::own(*layer)).exists()
+        let mut start = [0; LayerIndex::START];
+        let file = std::fs::File::open(self.index_path(&Slot::own(*layer)));
+        let read = file.and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
+        read.is_ok() && LayerIndex::is_current(&start)
     }
 
     /// Lazy fetches wrote so many bytes: now and then the limit is enforced on what is not in use. Reads the disk.

@@ -43,6 +43,19 @@ pub enum Proof {
 }
 
 impl Proof {
+    /// One word for it; nothing where nobody asked.
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::NotAsked => None,
+            Self::Waiting => Some("waiting"),
+            Self::Fetching { .. } => Some("fetching"),
+            Self::Checking => Some("checking"),
+            Self::Proven => Some("proven"),
+            Self::Contradicted { .. } => Some("contradicted"),
+            Self::Stopped { .. } => Some("stopped"),
+        }
+    }
+
     /// Whether `next` may come after it.
     fn may_become(&self, next: &Self) -> bool {
         use Proof::{Checking, Contradicted, Fetching, NotAsked, Proven, Stopped, Waiting};

@@ -9,7 +9,8 @@ use bytes::Bytes;
 
 use super::files::Locked;
 use super::{DEFAULT_LIMIT, LayerReader, Progress, Slot, Store, StoreError};
-use crate::oci::{Descriptor, Digest};
+use crate::layer::LayerIndex;
+use crate::oci::{Descriptor, DiffId, Digest};
 use crate::source::{BlobSource, ByteStream, Resolved, SourceError, Traffic};
 
 /// A source with one blob.
@@ -169,4 +170,24 @@ async fn waiting_for_another_process_can_be_given_up() {
         drop(held);
     }
     assert!(open(dir.path(), &source, &descriptor).await.is_ok());
+}
+
+/// A zTOC that ends before the tar's padding once left a wrong DiffId for the layer, which quarantined it in every image
+/// from then on, by whatever index it was opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_found_index_says_nothing_about_the_diff_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let (blob, _) = tar(b"content");
+    let (source, descriptor) = memory(&blob);
+    let index = LayerIndex::of_blob(&blob).unwrap();
+    let store = Arc::new(Store::open(dir.path(), DEFAULT_LIMIT).unwrap());
+    let slot = Slot::found(descriptor.digest, &Digest::sha256(b"its zTOC"));
+    let source: Arc<dyn BlobSource> = source;
+    let opened = store.open_found(&source, &descriptor, slot, index);
+    let reader = opened.await.unwrap().reader;
+    assert_eq!(read(&reader).await, blob);
+    let other = DiffId(Digest::sha256(b"another tar"));
+    assert_eq!(reader.compute_diff_id(&other, || true).unwrap(), None);
+    assert_eq!(reader.quarantine_reason(), None);
+    assert_eq!(store.known_diff_id(&descriptor.digest).unwrap(), None);
 }

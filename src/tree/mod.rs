@@ -93,6 +93,18 @@ pub enum TreeError {
     },
 }
 
+impl TreeError {
+    /// The layer whose entries are refused, if it is one's; the bottom one is 0.
+    pub fn layer(&self) -> Option<usize> {
+        match self {
+            Self::InvalidWhiteout { layer, .. }
+            | Self::ParentNotDirectory { layer, .. }
+            | Self::TooManyLinks { layer, .. } => Some(*layer),
+            Self::TooManyLayers { .. } | Self::TooLarge { .. } => None,
+        }
+    }
+}
+
 /// Something odd that a build went on after.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {

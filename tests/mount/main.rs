@@ -18,6 +18,7 @@ mod executables;
 mod explain;
 mod faults;
 mod first_contact;
+mod found;
 mod lazy;
 mod life;
 mod limits;

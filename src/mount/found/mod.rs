@@ -25,11 +25,12 @@ mod zstd_chunked;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 pub use contents::{Found, in_format};
 pub use toc_image::TocImage;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use soci::{SOCI_V1, SociIndex};
 
@@ -38,7 +39,8 @@ use crate::layer::estargz::TOC_DIGEST;
 use crate::layer::{LayerIndex, SpanDigest};
 use crate::oci::{Descriptor, Digest, Manifest, PublicKey};
 use crate::source::BlobSource;
-use crate::store::{Finding, OpenLayer, Slot, Store, StoreError, Trust};
+use crate::store::{Finding, OpenLayer, Progress, Slot, Store, StoreError, Trust};
+use crate::tree::TreeError;
 
 /// Files that belong to the format and not to the image, in the root of an eStargz layer.
 const ESTARGZ_FILES: [&[u8]; 3] = [
@@ -46,6 +48,12 @@ const ESTARGZ_FILES: [&[u8]; 3] = [
     b".no.prefetch.landmark",
     b"stargz.index.json",
 ];
+
+/// How long the search for one layer's index may take: a few round trips, and 1 % of a large layer over a slow line. A
+/// mount can do without.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Layers searched for at a time: each may hold a table of contents and what is made of it.
+const SEARCHES: usize = 4;
 
 /// Which indexes may be used, and where they are looked for.
 #[derive(Clone)]
@@ -120,6 +128,7 @@ pub(super) struct Finder {
     toc_image: TocImage,
     /// Begun when it is first needed, or by who knew that it would be.
     published: OnceCell<Published>,
+    turns: Semaphore,
     layers: HashMap<Digest, Slots>,
 }
 
@@ -153,6 +162,7 @@ impl Finder {
             soci: [OnceCell::new(), OnceCell::new()],
             toc_image,
             published: OnceCell::new_with(published),
+            turns: Semaphore::new(SEARCHES),
             layers: manifest.layers.iter().map(layer).collect(),
         }
     }
@@ -188,16 +198,30 @@ impl Finder {
             return Search::default();
         }
         let mut problem = None;
-        let found = match self.try_all(blob, &mut problem).await {
-            Ok(found) => found,
-            Err(err) => {
+        let _turn = self.turns.acquire().await;
+        let searching = tokio::time::timeout(PATIENCE, self.try_all(blob, &mut problem)).await;
+        let found = match searching {
+            Ok(Ok(found)) => found,
+            Ok(Err(err)) => {
                 problem = Some(err.to_string());
                 None
             }
+            Err(_) => {
+                problem = Some(format!(
+                    "layer {}: no index came within {} s, so all of it is fetched",
+                    blob.digest.short(),
+                    PATIENCE.as_secs()
+                ));
+                None
+            }
         };
-        if let Some(problem) = &problem {
-            tracing::warn!("{problem}");
+        match (&found, &problem) {
+            (None, Some(problem)) => tracing::warn!("{problem}"),
+            // Another one did.
+            (Some(_), Some(problem)) => tracing::debug!("{problem}"),
+            (_, None) => {}
         }
+        let problem = problem.filter(|_| found.is_none());
         Search { found, problem }
     }
 
@@ -354,6 +378,18 @@ impl Finder {
         }
     }
 
+    /// That an index is bound to its layer by too little.
+    fn too_little(&self, trust: Trust) -> String {
+        let name = trust.name();
+        let or = match self.policy.published.key {
+            Some(_) => "",
+            None => ", or name the key that signed it with --index-key",
+        };
+        format!(
+            "the index that was published for it is only {name}: use it with --require={name}{or}"
+        )
+    }
+
     /// What to say of an index that was refused before, if it was.
     fn refused(&self, slot: &Slot, origin: &str) -> Result<Option<String>, StoreError> {
         let why = self.store.refusal(slot)?;
@@ -383,7 +419,8 @@ impl Finder {
                 finding.trust = Trust::Claimed;
             }
             if !finding.trust.satisfies(self.policy.require) {
-                *problem = Some(too_little(blob, finding.trust));
+                let layer = blob.digest.short();
+                *problem = Some(format!("layer {layer}: {}", self.too_little(finding.trust)));
                 continue;
             }
             if let Some(layer) = self.open_kept(blob, slot, finding).await? {
@@ -405,16 +442,21 @@ impl Finder {
             Published::start(source, self.image, self.policy.published.clone())
         };
         let published = self.published.get_or_init(begin).await;
-        let found = published.find(blob).await;
+        let usable = |index: &Digest, trust: Trust| {
+            let slot = Slot::found(blob.digest, index);
+            match self.refused(&slot, PUBLISHED) {
+                Ok(None) if trust.satisfies(self.policy.require) => Ok(()),
+                Ok(None) => Err(self.too_little(trust)),
+                Ok(Some(refused)) => Err(refused),
+                Err(err) => Err(err.to_string()),
+            }
+        };
+        let found = published.find_usable(blob, &usable).await;
         if !found.problems.is_empty() {
             *problem = Some(found.problems.join("; "));
         }
         let found = found.index?;
         let finding = found.finding();
-        if !finding.trust.satisfies(self.policy.require) {
-            *problem = Some(too_little(blob, finding.trust));
-            return None;
-        }
         let is_ours = |digest: &SpanDigest| matches!(digest, SpanDigest::Own { .. });
         if !found.index.spans.iter().all(|span| is_ours(&span.digest)) {
             *problem = Some(format!(
@@ -441,6 +483,9 @@ impl Finder {
         slot: Slot,
         finding: Finding,
     ) -> Result<Option<FoundLayer>, StoreError> {
+        if self.store.refusal(&slot)?.is_some() {
+            return Ok(None);
+        }
         let Some(index) = self.store.load_index(&slot, false)? else {
             return Ok(None);
         };
@@ -486,20 +531,30 @@ impl Finder {
     }
 }
 
-/// That an index is bound to its layer by too little.
-fn too_little(blob: &Descriptor, trust: Trust) -> String {
-    format!(
-        "layer {}: the index that was published for it is only {name}, so all of it is fetched; use the index with \
-         --require={name}, or name the key that signed it with --index-key",
-        blob.digest.short(),
-        name = trust.name()
-    )
-}
-
 /// Leaves out of an index what belongs to its layer's format and not to the image. Whether a layer is of that format is
 /// the manifest's word, so that the tree does not depend on which index it is made from.
 pub(super) fn hide_format_files(blob: &Descriptor, index: &mut LayerIndex) {
     if blob.annotations.contains_key(TOC_DIGEST) {
         index.toc = std::mem::take(&mut index.toc).without_root_files(&ESTARGZ_FILES);
     }
+}
+
+/// Streams a layer whose entries no tree can be made of, if that is the word of an index that was found: that is not used
+/// again. Of the layer's own index it is the layer that is wrong.
+pub(super) async fn stream_instead(
+    store: &Arc<Store>,
+    source: &Arc<dyn BlobSource>,
+    blob: &Descriptor,
+    found: &OpenLayer,
+    err: TreeError,
+) -> anyhow::Result<OpenLayer> {
+    let slot = found.reader.slot();
+    if slot.is_own() {
+        return Err(err.into());
+    }
+    store.refuse(slot, &err.to_string());
+    tracing::warn!("an index that was found is not used, so all of the layer is fetched: {err}");
+    let mut layer = store.open_layer(source, blob, &Progress::default()).await?;
+    hide_format_files(blob, &mut layer.index);
+    Ok(layer)
 }

@@ -86,6 +86,9 @@ pub enum Vouched {
     Nobody,
 }
 
+/// See [`Published::find_usable`].
+pub type Usable<'a> = dyn Fn(&Digest, Trust) -> Result<(), String> + Send + Sync + 'a;
+
 /// How the cache and `status` call an index that was published.
 pub(super) const ORIGIN: &str = "published";
 
@@ -136,6 +139,12 @@ impl Published {
 
     /// Looks for the index of one of the image's layers. Never fails, and may be asked about several at the same time.
     pub async fn find(&self, layer: &Descriptor) -> Found {
+        self.find_usable(layer, &|_, _| Ok(())).await
+    }
+
+    /// The same among those that are `usable`, of which it is asked before they are fetched: by their digest and by how
+    /// far they would be bound to the layer. An error says for people why one is not.
+    pub async fn find_usable(&self, layer: &Descriptor, usable: &Usable<'_>) -> Found {
         let mut found = Found::default();
         let by_layer = match &self.options.repository {
             None => Lookup::default(),
@@ -151,7 +160,7 @@ impl Published {
         let (wanted, mut rest): (Vec<_>, Vec<_>) = named
             .into_iter()
             .partition(|candidate| self.is_wanted(candidate));
-        if self.try_each(&wanted, layer, &mut found).await {
+        if self.try_each(&wanted, layer, usable, &mut found).await {
             return found;
         }
         let by_image = self.lookup.clone().await;
@@ -161,7 +170,7 @@ impl Published {
         rest.extend(candidates(&by_image, Some(&self.source), layer));
         // Stable: those of the named repository stay before the others.
         rest.sort_by_key(|candidate| !self.is_wanted(candidate));
-        self.try_each(&rest, layer, &mut found).await;
+        self.try_each(&rest, layer, usable, &mut found).await;
         found
     }
 
@@ -176,9 +185,21 @@ impl Published {
         &self,
         candidates: &[Candidate<'_>],
         layer: &Descriptor,
+        usable: &Usable<'_>,
         found: &mut Found,
     ) -> bool {
         for candidate in candidates.iter().take(MAX_CANDIDATES) {
+            let vouched = match &self.options.key {
+                Some(key) => candidate.vouched(key).unwrap_or_else(|problem| {
+                    found.say(layer, &problem);
+                    Vouched::Nobody
+                }),
+                None => Vouched::Nobody,
+            };
+            if let Err(problem) = usable(&candidate.published.digest, vouched.trust()) {
+                found.say(layer, &problem);
+                continue;
+            }
             let mut index = match candidate.fetch(layer).await {
                 Ok(index) => index,
                 Err(problem) => {
@@ -186,12 +207,7 @@ impl Published {
                     continue;
                 }
             };
-            if let Some(key) = &self.options.key {
-                match candidate.vouched(key) {
-                    Ok(vouched) => index.vouched = vouched,
-                    Err(problem) => found.say(layer, &problem),
-                }
-            }
+            index.vouched = vouched;
             found.index = Some(index);
             return true;
         }
