@@ -34,18 +34,11 @@ use tokio::sync::OnceCell;
 use soci::{SOCI_V1, SociIndex};
 
 use super::published::{FindOptions, ORIGIN as PUBLISHED, Published};
-use crate::layer::estargz::TOC_DIGEST;
+use crate::layer::estargz::{FORMAT_FILES, TOC_DIGEST};
 use crate::layer::{LayerIndex, SpanDigest};
 use crate::oci::{Descriptor, Digest, Manifest, PublicKey};
 use crate::source::BlobSource;
 use crate::store::{Finding, OpenLayer, Slot, Store, StoreError, Trust};
-
-/// Files that belong to the format and not to the image, in the root of an eStargz layer.
-const ESTARGZ_FILES: [&[u8]; 3] = [
-    b".prefetch.landmark",
-    b".no.prefetch.landmark",
-    b"stargz.index.json",
-];
 
 /// Which indexes may be used, and where they are looked for.
 #[derive(Clone)]
@@ -500,6 +493,6 @@ fn too_little(blob: &Descriptor, trust: Trust) -> String {
 /// the manifest's word, so that the tree does not depend on which index it is made from.
 pub(super) fn hide_format_files(blob: &Descriptor, index: &mut LayerIndex) {
     if blob.annotations.contains_key(TOC_DIGEST) {
-        index.toc = std::mem::take(&mut index.toc).without_root_files(&ESTARGZ_FILES);
+        index.toc = std::mem::take(&mut index.toc).without_root_files(&FORMAT_FILES);
     }
 }
