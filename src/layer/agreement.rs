@@ -7,17 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
+use super::estargz::FORMAT_FILES;
 use super::index::LayerIndex;
+use super::json_toc::cleaned;
 use super::span::Hash;
 use super::toc::{Entry, EntryKind, Extent, Mtime};
-
-/// What eStargz adds to a layer for itself, at its root (`estargz.go`: `PrefetchLandmark`, `NoPrefetchLandmark`,
-/// `TOCTarName`).
-const HIDDEN: [&[u8]; 3] = [
-    b".prefetch.landmark",
-    b".no.prefetch.landmark",
-    b"stargz.index.json",
-];
 
 /// A regular file, as our own index and another one have it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,25 +106,10 @@ type Named<'a> = BTreeMap<Vec<u8>, (Entry<'a>, Option<Hash>)>;
 
 /// The entries that show, by their cleaned names; the last of each.
 fn by_name<'a>(entries: impl Iterator<Item = (Entry<'a>, Option<Hash>)>) -> Named<'a> {
-    let named = entries.map(|(entry, digest)| (clean(entry.path), (entry, digest)));
+    let named = entries.map(|(entry, digest)| (cleaned(entry.path).into_owned(), (entry, digest)));
     named
-        .filter(|(path, _)| !HIDDEN.contains(&path.as_slice()))
+        .filter(|(path, _)| !FORMAT_FILES.contains(&path.as_slice()))
         .collect()
-}
-
-/// As the tree cleans names: lexically, and never above the root.
-fn clean(path: &[u8]) -> Vec<u8> {
-    let mut components: Vec<&[u8]> = Vec::new();
-    for component in path.split(|byte| *byte == b'/') {
-        match component {
-            b"" | b"." => {}
-            b".." => {
-                components.pop();
-            }
-            name => components.push(name),
-        }
-    }
-    components.join(&b'/')
 }
 
 fn compare(name: &str, own: &Entry<'_>, claimed: &Entry<'_>) -> Result<(), String> {
@@ -167,7 +146,7 @@ fn kind(entry: &Entry<'_>) -> String {
         EntryKind::Directory => "a directory".to_owned(),
         EntryKind::Symlink { target } => format!("a link to {}", target.escape_ascii()),
         EntryKind::HardLink { target } => {
-            format!("a hard link to {}", clean(target).escape_ascii())
+            format!("a hard link to {}", cleaned(target).escape_ascii())
         }
         EntryKind::CharDevice { major, minor } => format!("character device {major}:{minor}"),
         EntryKind::BlockDevice { major, minor } => format!("block device {major}:{minor}"),

@@ -26,6 +26,11 @@ use crate::oci::Digest;
 pub const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
 /// On a table that is elsewhere: the digest of the layer that it is of.
 pub const LAYER_DIGEST: &str = "containerd.io/snapshot/stargz/layer.digest";
+/// At the root of a layer: what stands before it in the blob is wanted first.
+pub(super) const PREFETCH_LANDMARK: &[u8] = b".prefetch.landmark";
+/// The files at the root of a layer that belong to the format and not to the image: the landmark, the one that says that
+/// nothing is wanted first, and the table (`estargz.go`: `PrefetchLandmark`, `NoPrefetchLandmark`, `TOCTarName`).
+pub const FORMAT_FILES: [&[u8]; 3] = [PREFETCH_LANDMARK, b".no.prefetch.landmark", TOC_NAME];
 /// Bytes of the longest footer.
 pub const FOOTER_SIZE: u64 = 51;
 

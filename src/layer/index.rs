@@ -247,7 +247,7 @@ impl LayerIndex {
     ///
     /// ```text
     /// magic "imgfsidx" | version u32 | codec u8 | algorithm u8 | 0 u16 | blob digest 64 | blob size u64 |
-    /// layer size u64 | for each of the 4 sections: raw length u64 | BLAKE3 of the raw bytes 32
+    /// layer size u64 | for each of the 5 sections: raw length u64 | BLAKE3 of the raw bytes 32
     /// ```
     ///
     /// Only of an index that has its file digests: without them it is another.

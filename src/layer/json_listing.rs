@@ -8,7 +8,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::contents_error::ContentsError;
-use super::json_toc::{TOC_NAME, cleaned};
+use super::estargz::{FORMAT_FILES, PREFETCH_LANDMARK};
+use super::json_toc::cleaned;
 use super::payloads::{File, Payloads, Piece};
 use super::rfc3339::parse_time;
 use super::span::Hash;
@@ -17,10 +18,6 @@ use crate::oci::{Algorithm, Digest};
 
 /// Owner shown for ids that do not fit in 32 bits: the kernel's overflow id.
 pub(super) const NOBODY: u32 = 65534;
-/// At the root of an eStargz layer: what stands before it in the blob is wanted first.
-const PREFETCH_LANDMARK: &[u8] = b".prefetch.landmark";
-/// The same: nothing is wanted first.
-const NO_PREFETCH_LANDMARK: &[u8] = b".no.prefetch.landmark";
 
 /// What a document lists.
 pub(super) struct Listed {
@@ -204,7 +201,7 @@ impl Listing {
         if *name == *PREFETCH_LANDMARK && record.offset > 0 {
             self.landmark = Some(record.offset);
         }
-        [PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK, TOC_NAME].contains(&&*name)
+        FORMAT_FILES.contains(&&*name)
     }
 
     /// The next part of the open file. The first is described by the file's own object.

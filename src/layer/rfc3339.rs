@@ -1,13 +1,12 @@
 //! Times as tables of contents write them: `2009-02-13T23:31:30.1234567Z`, or with a distance from UTC in hours.
 //!
-//! Go's marshaller writes this form and no other (RFC 3339), with up to nine digits of a second's fraction.
+//! Go's marshaller writes this form and no other (RFC 3339), with up to nine digits of a second's fraction. Go's zero time,
+//! 0001-01-01T00:00:00Z, is a time as any other here: writers take an entry's time from a tar header that they have read,
+//! where it is only if the tar says so (seen in skopeo 1.9; newer ones and eStargz leave it out, as eStargz does with 1970).
 
 use super::toc::Mtime;
 
-/// Go's zero time, 0001-01-01T00:00:00Z, which means that there is none.
-const GO_ZERO: i64 = -62_135_596_800;
-
-/// Reads a time. The zero time, like a missing one, is 1970.
+/// Reads a time.
 pub(super) fn parse_time(text: &str) -> Option<Mtime> {
     let (date, time) = text.split_once('T')?;
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
@@ -33,9 +32,6 @@ pub(super) fn parse_time(text: &str) -> Option<Mtime> {
     }
     let days = days_since_epoch(year, month, day);
     let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second - east_of_utc;
-    if seconds == GO_ZERO {
-        return Some(Mtime::default());
-    }
     Some(Mtime {
         seconds,
         nanoseconds: format!("{fraction:0<9}").parse().ok()?,
@@ -102,7 +98,11 @@ mod tests {
         check("1969-12-31T23:59:59.5Z", Some((-1, 500_000_000)));
         check("2000-02-29T00:00:00Z", Some((951_782_400, 0)));
         check("9999-12-31T23:59:59Z", Some((253_402_300_799, 0)));
-        check("0001-01-01T00:00:00Z", Some((0, 0)));
+        check(
+            "2100-01-01T00:00:00.123456789Z",
+            Some((4_102_444_800, 123_456_789)),
+        );
+        check("0001-01-01T00:00:00Z", Some((-62_135_596_800, 0)));
         check("0000-01-01T00:00:00Z", Some((-62_167_219_200, 0)));
         for bad in [
             "",
@@ -119,6 +119,8 @@ mod tests {
             "2023-11-14T22:13:20.+1Z",
             "2023-11-14T22:13:20Zz",
             "2023-11-14T22:13:20+0200",
+            "2023-11-14T22:13:20+2:00",
+            "2023-00-14T22:13:20Z",
             "+023-11-14T22:13:20Z",
             "\u{663}023-11-14T22:13:20Z",
         ] {

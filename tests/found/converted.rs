@@ -235,7 +235,7 @@ async fn what_ctr_remote_converts_is_the_same_image() {
     let traffic = estargz.source.traffic();
     assert_eq!(traffic.requests - before.requests, 1, "the end of the blob");
     assert_eq!(traffic.bytes - before.bytes, 64 << 10);
-    assert_eq!(found.origin, "estargz");
+    assert_eq!(found.origin, "eStargz");
     assert_eq!(found.prefetch, None);
     estargz.check(0, Times::Rounded).await;
 
