@@ -36,6 +36,10 @@ Examples:
   imgfs mount golang:latest /mnt/go
   imgfs mount --platform linux/arm64 alpine /mnt/alpine
   imgfs mount --pull=missing golang:1.24 /mnt/go     ask no registry about a tag that is known
+  imgfs mount --prove ghcr.io/team/app:estargz /mnt/app
+                                                     read at once, check all of it meanwhile
+  imgfs mount --index-repo ghcr.io/team/indexes --index-key pub.pem golang /mnt/go
+                                                     a first mount by indexes that were signed
   imgfs mount oci:./layout:latest /mnt/x")]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(super) struct MountArgs {
