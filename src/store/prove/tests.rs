@@ -191,13 +191,7 @@ fn ours() -> Claim {
 /// As a SOCI index has it.
 fn soci() -> Claim {
     let mut claim = ours();
-    let blob = claim.blob.clone();
-    claim.change_spans(|span| {
-        let compressed = &blob[at(span.compressed.start)..at(span.compressed.end)];
-        let digest = Digest::sha256(compressed);
-        span.digest = SpanDigest::Compressed(digest.hash().try_into().unwrap());
-    });
-    claim.index.file_digests.clear();
+    claim.as_soci();
     claim
 }
 
@@ -261,6 +255,17 @@ fn entry<'a>(path: &'a [u8], kind: EntryKind<'a>) -> Entry<'a> {
 }
 
 impl Claim {
+    /// Makes an index of our own one as SOCI has it.
+    fn as_soci(&mut self) {
+        let blob = self.blob.clone();
+        self.change_spans(|span| {
+            let compressed = &blob[at(span.compressed.start)..at(span.compressed.end)];
+            let digest = Digest::sha256(compressed);
+            span.digest = SpanDigest::Compressed(digest.hash().try_into().unwrap());
+        });
+        self.index.file_digests.clear();
+    }
+
     fn change_spans(&mut self, change: impl FnMut(&mut Span)) {
         let mut spans: Vec<Span> = self.index.spans.iter().cloned().collect();
         spans.iter_mut().for_each(change);
@@ -723,4 +728,79 @@ async fn eviction_takes_what_is_kept_of_the_blob() {
     assert!(!blob.exists());
     let reader = claim.open(dir.path(), &from).await;
     assert_eq!(reader.prove(None).await, Proof::Proven);
+}
+
+/// Proves what is claimed by an index that says the truth.
+async fn proven(claim: &Claim) {
+    let dir = tempfile::tempdir().unwrap();
+    let from = Arc::new(source(&claim.blob));
+    let reader = claim.open(dir.path(), &from).await;
+    assert_eq!(reader.prove(Some(claim.diff_id())).await, Proof::Proven);
+    assert_eq!(reader.quarantine_reason(), None);
+    assert!(own_bytes(dir.path(), &from).await == claim.tar);
+}
+
+/// A layer of 10240 bytes whose zTOC says 6144, as `soci create` made it: the rest is the tar's padding. It was
+/// contradicted, and so every such layer quarantined.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ztoc_that_ends_before_the_padding_is_proven() {
+    let blob = include_bytes!("../../../tests/data/soci/layer.tar.gz");
+    let ztoc = include_bytes!("../../../tests/data/soci/layer.ztoc");
+    let mut tar = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&blob[..]), &mut tar).unwrap();
+    let size = blob.len() as u64;
+    let index = crate::layer::soci::index_of_ztoc(ztoc, Digest::sha256(blob), size).unwrap();
+    assert_eq!((index.spans.layer_size(), tar.len()), (6144, 10240));
+    let blob = Bytes::from_static(blob);
+    proven(&Claim { tar, blob, index }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_soci_index_that_leaves_out_more_than_zeros_is_found() {
+    let tar = [tar().concat(), noise(99, 3 << 20)].concat();
+    let blob: Bytes = gzip(&tar).into();
+    let index = LayerIndex::of_blob(&blob).unwrap();
+    let mut claim = Claim { tar, blob, index };
+    claim.as_soci();
+    let mut spans: Vec<Span> = claim.index.spans.iter().cloned().collect();
+    spans.pop().unwrap();
+    claim.index.spans = SpanTable::new(spans, claim.index.blob_size).unwrap();
+    claim.change_toc(|_| {});
+    contradicted(claim, "as claimed").await;
+}
+
+/// A table of contents without files has no span, of which one can say that all of them are our own format's. It was
+/// compared with our own index as a value, and so contradicted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_contents_without_files_is_proven() {
+    let (mut builder, mut toc) = (tar::Builder::new(Vec::new()), TocBuilder::default());
+    for name in ["etc", "etc/conf.d"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o644);
+        let path = format!("{name}/");
+        builder.append_data(&mut header, path, &[][..]).unwrap();
+        let found = entry(name.as_bytes(), EntryKind::Directory);
+        toc.push(&found).unwrap();
+    }
+    let tar = builder.into_inner().unwrap();
+    let blob: Bytes = gzip(&tar).into();
+    let index = LayerIndex {
+        toc: toc.finish(0).unwrap(),
+        spans: SpanTable::new(Vec::new(), blob.len() as u64).unwrap(),
+        file_digests: Vec::new(),
+        ..LayerIndex::of_blob(&blob).unwrap()
+    };
+    let mut claim = Claim { tar, blob, index };
+    proven(&claim).await;
+    claim.change_toc(|entries| entries[1].mode = 0o755);
+    let dir = tempfile::tempdir().unwrap();
+    let from = Arc::new(source(&claim.blob));
+    let reader = claim.open(dir.path(), &from).await;
+    let proof = reader.prove(None).await;
+    assert!(
+        matches!(&proof, Proof::Contradicted { what } if what.contains("the mode of \"etc/conf.d\"")),
+        "{proof:?}"
+    );
 }
