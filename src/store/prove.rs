@@ -32,7 +32,7 @@ use super::partial::PartialBlob;
 use super::reader::LayerReader;
 use super::segments::Segments;
 use super::{Proof, Slot, StoreError, compare, first_contact, polite};
-use crate::layer::LayerIndex;
+use crate::layer::{IndexError, LayerIndex};
 use crate::oci::{DiffId, Digest, Midstates};
 
 /// Bytes of the blob fetched at a time: at 200 Mbit/s 160 ms for which a read that comes meanwhile shares the line.
@@ -62,6 +62,12 @@ impl LayerReader {
         }
     }
 
+    /// The layer was to be proven, and cannot be.
+    pub(super) fn give_up_proof(&self, why: String) {
+        self.proof.set(Proof::Waiting);
+        self.proof.set(Proof::Stopped { why });
+    }
+
     /// Proves the layer, and that its uncompressed bytes are `diff_id`, however long it takes; a layer that cannot be
     /// contradicted is left as it is. Must run on the runtime. Can be given up at any time.
     pub async fn prove(self: &Arc<Self>, diff_id: Option<DiffId>) -> Proof {
@@ -79,8 +85,13 @@ impl LayerReader {
             claimed: None,
         };
         let settled = loop {
-            let verdict = prover.verdict().await;
-            // It contradicted itself, or the image, which somebody else has noticed.
+            let verdict = tokio::select! {
+                biased;
+                // Below.
+                () = self.until_quarantined() => Err(StoreError::Worker("proving")),
+                verdict = prover.verdict() => verdict,
+            };
+            // It contradicted itself, or the image, which somebody else has noticed: no byte more is worth fetching.
             let verdict = match self.quarantine_reason() {
                 Some(reason) => Ok(Verdict::Differs(reason.to_owned())),
                 None => verdict,
@@ -165,7 +176,10 @@ impl Prover<'_> {
             reader.blob.clone(),
             slot,
         );
-        let claimed = self.claimed()?;
+        let claimed = match self.claimed()? {
+            Ok(claimed) => claimed,
+            Err(what) => return Ok(Verdict::Differs(what)),
+        };
         let difference = compare::difference(made, claimed, &own, reader).await?;
         Ok(difference.map_or(Verdict::Same(own), Verdict::Differs))
     }
@@ -178,8 +192,8 @@ impl Prover<'_> {
         }
     }
 
-    /// That index.
-    fn claimed(&mut self) -> Result<LayerIndex, StoreError> {
+    /// That index; or what is wrong with its file.
+    fn claimed(&mut self) -> Result<Result<LayerIndex, String>, StoreError> {
         self.open_claimed();
         let path = self.reader.store.index_path(&self.reader.slot);
         let lost = |cause: &str| StoreError::io("read", &path)(std::io::Error::other(cause));
@@ -189,13 +203,21 @@ impl Prover<'_> {
             ));
         };
         file.rewind().map_err(StoreError::io("read", &path))?;
-        let index = LayerIndex::read(file, &self.reader.blob.digest, true)
-            .map_err(|err| lost(&err.to_string()))?;
+        let index = match LayerIndex::read(file, &self.reader.blob.digest, true) {
+            Ok(index) => index,
+            Err(err @ IndexError::Io(_)) => return Err(lost(&err.to_string())),
+            // A file of our own format is kept as somebody gave it, and mounts do not read all of it: what they leave
+            // out was never right, and will not be the next time.
+            Err(err) if compare::Kind::of(&self.reader.spans) == compare::Kind::Own => {
+                return Ok(Err(format!("its index cannot be compared: {err}")));
+            }
+            Err(err) => return Err(lost(&err.to_string())),
+        };
         // Else what is compared would not be what is served.
         if index.spans != self.reader.spans {
             return Err(lost("it is not the index that the layer is read by"));
         }
-        Ok(index)
+        Ok(Ok(index))
     }
 
     /// What is kept of the blob, once it is this process's turn.

@@ -804,3 +804,71 @@ async fn a_table_of_contents_without_files_is_proven() {
         "{proof:?}"
     );
 }
+
+/// A mount does not read the digests of files, so an index with damaged ones is used; its proof stopped each time, when
+/// all of the layer was fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_file_digests_are_a_contradiction() {
+    let claim = ours();
+    let dir = tempfile::tempdir().unwrap();
+    let from = Arc::new(source(&claim.blob));
+    let reader = claim.open(dir.path(), &from).await;
+    let mut file = claim.index.encode().unwrap();
+    *file.last_mut().unwrap() ^= 1;
+    std::fs::write(reader.store.index_path(reader.slot()), file).unwrap();
+    let proof = reader.prove(None).await;
+    assert!(
+        matches!(&proof, Proof::Contradicted { what } if what.contains("damaged index file")),
+        "{proof:?}"
+    );
+    assert!(reader.quarantine_reason().is_some());
+    assert!(reader.store.refusal(reader.slot()).unwrap().is_some());
+    assert!(own_bytes(dir.path(), &from).await == claim.tar);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_whose_blob_cannot_be_kept_is_read_without_a_proof() {
+    let claim = ours();
+    let dir = tempfile::tempdir().unwrap();
+    let from = Arc::new(source(&claim.blob));
+    let store = Store::open(dir.path(), DEFAULT_LIMIT).unwrap();
+    let blob = store.layer_dir(&claim.slot()).join(BLOB);
+    std::fs::create_dir_all(blob).unwrap();
+    let reader = claim.open(dir.path(), &from).await;
+    claim.check_file(&reader, 3).await;
+    let Proof::Stopped { why } = reader.prove(None).await else {
+        panic!("{:?}", reader.proof());
+    };
+    assert!(why.contains("cannot open"), "{why}");
+    assert!(from.given() < claim.blob.len() as u64);
+}
+
+/// Before its turn comes, and while it is fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_quarantine_nothing_more_is_fetched() {
+    for stop in [0, 2_000_000] {
+        let claim = ours();
+        let dir = tempfile::tempdir().unwrap();
+        let from = Arc::new(source(&claim.blob));
+        // It comes to a halt there, so that nothing else ends the proof.
+        from.stops_at.store(stop, Ordering::Relaxed);
+        let reader = claim.open(dir.path(), &from).await;
+        if stop == 0 {
+            reader.quarantine("another layer".to_owned());
+        }
+        let proving = Arc::clone(&reader);
+        let proof = tokio::spawn(async move { proving.prove(None).await });
+        while from.given() < stop {
+            tokio::time::sleep(super::PAUSE).await;
+        }
+        reader.quarantine("another layer".to_owned());
+        let proof = tokio::time::timeout(std::time::Duration::from_secs(10), proof);
+        let what = "another layer".to_owned();
+        let proof = proof.await.expect("it goes on").unwrap();
+        assert_eq!(proof, Proof::Contradicted { what });
+        assert_eq!(reader.proof(), proof);
+        assert_eq!(from.given(), stop.next_multiple_of(50_000));
+        assert_eq!(from.opened.load(Ordering::Relaxed) > 0, stop > 0);
+        assert!(!reader.store.layer_dir(reader.slot()).join(BLOB).exists());
+    }
+}
