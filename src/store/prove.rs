@@ -176,6 +176,10 @@ impl Prover<'_> {
             reader.blob.clone(),
             slot,
         );
+        // So that it can say which bytes are wrong; it is not to be proven.
+        if own.keeping.set(Arc::clone(self.keeping)).is_err() {
+            return Err(StoreError::Worker("proving"));
+        }
         let claimed = match self.claimed()? {
             Ok(claimed) => claimed,
             Err(what) => return Ok(Verdict::Differs(what)),

@@ -872,3 +872,25 @@ async fn after_a_quarantine_nothing_more_is_fetched() {
         assert!(!reader.store.layer_dir(reader.slot()).join(BLOB).exists());
     }
 }
+
+/// One wrong byte made 128 MiB be fetched anew, and that for each span that was wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_wrong_span_no_more_is_fetched_anew_than_the_span() {
+    let claim = ours();
+    let dir = tempfile::tempdir().unwrap();
+    let mut from = source(&claim.blob);
+    from.repents = true;
+    let wrong = claim.index.spans.get(2).unwrap().compressed.clone();
+    from.wrong = AtomicU64::new(wrong.start + 1000);
+    let from = Arc::new(from);
+    let reader = claim.open(dir.path(), &from).await;
+    // What lies behind it is here, and right.
+    for number in (3..at(FILES)).rev() {
+        claim.check_file(&reader, number).await;
+    }
+    assert_eq!(reader.prove(None).await, Proof::Proven);
+    let again = from.given() - claim.blob.len() as u64;
+    assert!(again > 0, "nothing was wrong");
+    assert!(again <= 2 * (wrong.end - wrong.start), "{again} bytes");
+    assert!(own_bytes(dir.path(), &from).await == claim.tar);
+}
