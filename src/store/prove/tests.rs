@@ -304,6 +304,10 @@ impl Claim {
     /// Opens the layer as another process would, by this index.
     async fn open(&self, dir: &Path, source: &Arc<Counting>) -> Arc<LayerReader> {
         let store = Arc::new(Store::open(dir, DEFAULT_LIMIT).unwrap().proving());
+        self.open_in(&store, source).await
+    }
+
+    async fn open_in(&self, store: &Arc<Store>, source: &Arc<Counting>) -> Arc<LayerReader> {
         let finding = Finding {
             origin: "test".to_owned(),
             trust: Trust::Claimed,
@@ -893,4 +897,96 @@ async fn of_a_wrong_span_no_more_is_fetched_anew_than_the_span() {
     assert!(again > 0, "nothing was wrong");
     assert!(again <= 2 * (wrong.end - wrong.start), "{again} bytes");
     assert!(own_bytes(dir.path(), &from).await == claim.tar);
+}
+
+/// What was kept of the blob stayed on a disk that is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_disk_is_full_nothing_of_the_blob_stays() {
+    let claim = ours();
+    let dir = tempfile::tempdir().unwrap();
+    let from = Arc::new(source(&claim.blob));
+    let reader = claim.open(dir.path(), &from).await;
+    claim.check_file(&reader, 5).await;
+    let blob = reader.store.layer_dir(reader.slot()).join(BLOB);
+    assert!(blob.exists());
+    // From now on nothing can be written.
+    let kept = reader.keeping.get().unwrap().try_take().unwrap().unwrap();
+    kept.release();
+    let Proof::Stopped { why } = reader.prove(None).await else {
+        panic!("{:?}", reader.proof());
+    };
+    assert!(
+        why.contains("disk full") && why.contains("is removed"),
+        "{why}"
+    );
+    assert!(!blob.exists());
+    claim.check_file(&reader, 9).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_for_it_no_proof_is_begun() {
+    let claim = ours();
+    let size = claim.blob.len() as u64 + 2 * claim.tar.len() as u64;
+    for (limit, expected) in [(size - 10_000, false), (size + 1_000_000, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let from = Arc::new(source(&claim.blob));
+        let store = Arc::new(Store::open(dir.path(), limit).unwrap().proving());
+        let reader = claim.open_in(&store, &from).await;
+        match (reader.prove(None).await, expected) {
+            (Proof::Proven, true) => {}
+            (Proof::Stopped { why }, false) => {
+                assert!(why.contains("limit leaves"), "{why}");
+                assert_eq!(from.opened.load(Ordering::Relaxed), 0);
+                assert!(!store.layer_dir(reader.slot()).join(BLOB).exists());
+            }
+            (proof, _) => panic!("{limit}: {proof:?}"),
+        }
+    }
+}
+
+/// The layers behind one that nobody gives were never proven.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_waits_does_not_keep_others_waiting() {
+    let (stuck, claim) = (ours(), chunks());
+    let dir = tempfile::tempdir().unwrap();
+    let (down, up) = (Arc::new(source(&stuck.blob)), Arc::new(source(&claim.blob)));
+    let store = Arc::new(Store::open(dir.path(), DEFAULT_LIMIT).unwrap().proving());
+    let waits = stuck.open_in(&store, &down).await;
+    let reader = claim.open_in(&store, &up).await;
+    down.down.store(true, Ordering::Relaxed);
+    let proving = Arc::clone(&waits);
+    let proof = tokio::spawn(async move { proving.prove(None).await });
+    while down.opened.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(super::PAUSE).await;
+    }
+    let limit = std::time::Duration::from_secs(60);
+    let other = tokio::time::timeout(limit, reader.prove(None)).await;
+    assert_eq!(other, Ok(Proof::Proven));
+    assert!(!waits.proof().is_settled());
+    down.down.store(false, Ordering::Relaxed);
+    assert_eq!(proof.await.unwrap(), Proof::Proven);
+}
+
+/// One at a time: the second one fetches nothing as long as the first one is at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_layer_is_proven_at_a_time() {
+    let (first, second) = (ours(), chunks());
+    let dir = tempfile::tempdir().unwrap();
+    let sources = [&first, &second].map(|claim| Arc::new(source(&claim.blob)));
+    sources[0].stops_at.store(1_000_000, Ordering::Relaxed);
+    let store = Arc::new(Store::open(dir.path(), DEFAULT_LIMIT).unwrap().proving());
+    let one = first.open_in(&store, &sources[0]).await;
+    let other = second.open_in(&store, &sources[1]).await;
+    let proving = Arc::clone(&one);
+    let proof = tokio::spawn(async move { proving.prove(None).await });
+    while sources[0].given() < 1_000_000 {
+        tokio::time::sleep(super::PAUSE).await;
+    }
+    let waiting = tokio::time::timeout(10 * super::PAUSE, other.prove(None)).await;
+    assert!(waiting.is_err(), "{waiting:?}");
+    assert_eq!(other.proof(), Proof::Waiting);
+    assert_eq!(sources[1].opened.load(Ordering::Relaxed), 0);
+    // It gives up its turn with its proof.
+    proof.abort();
+    assert_eq!(other.prove(None).await, Proof::Proven);
 }
