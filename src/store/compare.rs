@@ -133,14 +133,11 @@ impl Comparing {
         let padding = FileBytes::contiguous(found, own - found);
         self.pieces(padding.size, |offset, length| {
             let bytes = self.read(&self.own, &padding, offset, length);
-            match bytes
-                .map_err(Unequal::Failed)?
-                .iter()
-                .all(|byte| *byte == 0)
-            {
-                true => Ok(()),
-                false => other_size(),
+            let bytes = bytes.map_err(Unequal::Failed)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                return other_size();
             }
+            Ok(())
         })
     }
 
