@@ -1,5 +1,5 @@
 //! What comes after the mount is ready when it was asked for: layers that were opened by an index that was found are
-//! proven, one after the other. And what must happen whenever a layer is quarantined: the kernel forgets what it has of
+//! proven, one at a time; while one waits for a source that does not answer it is the next one's turn. And what must happen whenever a layer is quarantined: the kernel forgets what it has of
 //! it.
 
 use std::sync::Arc;
@@ -43,14 +43,19 @@ impl Opened {
     }
 }
 
-/// Proves the layers, one at a time, however long it takes. Can be given up at any time: the next mount goes on from
-/// there.
+/// Proves the layers, however long it takes; the store lets one at a time. Can be given up at any time: the next mount
+/// goes on from there.
 pub async fn prove(store: Arc<Store>, layers: Vec<Unproven>) {
-    for layer in layers {
-        if let Some(midstates) = layer.midstates() {
-            midstates.await;
-        }
-        if layer.reader.prove(Some(layer.diff_id)).await != Proof::Proven {
+    let mut proving: FuturesUnordered<_> = (layers.iter())
+        .map(|layer| async {
+            if let Some(midstates) = layer.midstates() {
+                midstates.await;
+            }
+            layer.reader.prove(Some(layer.diff_id)).await
+        })
+        .collect();
+    while let Some(proof) = proving.next().await {
+        if proof != Proof::Proven {
             continue;
         }
         // The layer's own data has come to what was fetched before.

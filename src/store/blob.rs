@@ -47,8 +47,19 @@ struct State {
     here: Ranges,
     /// What of that this process has fetched.
     fresh: Ranges,
+    /// What of that is the blob's, by its midstates.
+    vouched: Ranges,
     /// What somebody is fetching.
     flying: Ranges,
+}
+
+/// What became of bytes that are wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Forgotten {
+    /// Some of them were here before this process came.
+    pub(super) were_here: bool,
+    /// All of them are vouched for, and stay.
+    pub(super) stays: bool,
 }
 
 /// Who has the first bytes of a range.
@@ -192,23 +203,41 @@ impl KeptBlob {
         Ok(bytes.into())
     }
 
-    /// These bytes turned out to be wrong. Says whether some of them were here before this process came.
-    pub(super) fn forget(&self, range: &Range<u64>) -> bool {
-        if let Err(err) = (&self.map).write_all(&record(range.start | GONE, range.end)) {
-            // Whoever reads the map next finds them wrong again.
-            tracing::debug!("cannot note that bytes of a blob are wrong: {err}");
-        }
+    /// By midstates these bytes, which are here, are the blob's.
+    pub(super) fn vouch(&self, range: Range<u64>) {
+        self.state().vouched.insert(range);
+    }
+
+    /// Nobody vouches for these bytes any more.
+    pub(super) fn doubt(&self, range: &Range<u64>) {
+        self.state().vouched.remove(range);
+    }
+
+    /// These bytes turned out to be wrong: they are not here any more, but for those that are vouched for.
+    pub(super) fn forget(&self, range: &Range<u64>) -> Forgotten {
         let mut state = self.state();
         let before = (state.here.total(), state.fresh.total());
-        state.here.remove(range);
-        state.fresh.remove(range);
-        before.0 - state.here.total() > before.1 - state.fresh.total()
+        let wrong = state.vouched.gaps(range);
+        for range in &wrong {
+            if let Err(err) = (&self.map).write_all(&record(range.start | GONE, range.end)) {
+                // Whoever reads the map next finds them wrong again.
+                tracing::debug!("cannot note that bytes of a blob are wrong: {err}");
+            }
+            state.here.remove(range);
+            state.fresh.remove(range);
+        }
+        Forgotten {
+            were_here: before.0 - state.here.total() > before.1 - state.fresh.total(),
+            stays: wrong.is_empty(),
+        }
     }
 
     /// Removes it: it was used up, or is of no use.
     pub(super) fn remove(&self) -> Result<(), StoreError> {
         self.failed.store(true, Ordering::Relaxed);
-        self.state().here = Ranges::default();
+        let mut state = self.state();
+        (state.here, state.vouched) = (Ranges::default(), Ranges::default());
+        drop(state);
         for name in [BLOB_MAP, BLOB] {
             let path = self.dir.join(name);
             remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
@@ -313,6 +342,22 @@ impl Ranges {
         Some(start)
     }
 
+    /// What of `range` is not in it.
+    fn gaps(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let mut gaps = Vec::new();
+        let mut position = range.start;
+        while position < range.end {
+            if let Some(known) = self.at(position) {
+                position = known.end;
+                continue;
+            }
+            let end = self.next(position).unwrap_or(range.end).min(range.end);
+            gaps.push(position..end);
+            position = end;
+        }
+        gaps
+    }
+
     fn total(&self) -> u64 {
         self.0.iter().map(|(start, end)| end - start).sum()
     }
@@ -369,7 +414,7 @@ mod tests {
         assert!(open().is_none(), "one at a time");
         blob.keep(10, &[1; 20]).unwrap();
         blob.keep(50, &[2; 10]).unwrap();
-        assert!(!blob.forget(&(15..20)), "all of it came just now");
+        assert!(!blob.forget(&(15..20)).were_here, "all of it came just now");
         drop(blob);
         // A record that was cut off, and others that make no sense.
         let map = dir.path().join(BLOB_MAP);
@@ -385,8 +430,14 @@ mod tests {
         assert_eq!(blob.read(&(50..60)).unwrap(), [2; 10].as_slice());
         assert_eq!(blob.first_missing(0..100), Some(0..10));
         assert_eq!(blob.first_missing(10..100), Some(15..20));
-        assert!(blob.forget(&(12..16)), "they came earlier");
-        assert!(!blob.forget(&(12..16)));
+        assert!(blob.forget(&(12..16)).were_here, "they came earlier");
+        assert!(!blob.forget(&(12..16)).were_here);
+        blob.vouch(22..25);
+        assert!(blob.forget(&(22..24)).stays && blob.has(&(22..24)));
+        assert!(!blob.forget(&(20..30)).stays);
+        assert!(blob.has(&(22..25)) && !blob.has(&(21..22)) && !blob.has(&(25..26)));
+        blob.doubt(&(22..25));
+        assert!(blob.forget(&(22..25)).were_here && !blob.has(&(22..23)));
         blob.remove().unwrap();
         drop(blob);
         assert_eq!(open().unwrap().here(), 0);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! our own format     equal as values
-//! SOCI               the same entries at the same places, and every byte of the layer
+//! SOCI               the same entries at the same places, and every byte of the layer up to its padding
 //! TOC formats        the same entries, and every byte of every file
 //! ```
 //!
@@ -15,10 +15,37 @@ use tokio::runtime::Handle;
 
 use super::reader::LayerReader;
 use super::{StoreError, polite};
-use crate::layer::{FileBytes, FilePair, LayerIndex, SpanDigest};
+use crate::layer::{FileBytes, FilePair, LayerIndex, SpanDigest, SpanTable};
 
 /// Bytes compared between two looks at whether to go on.
 const PIECE: u64 = 1 << 20;
+
+/// What kind of index it is, by what its spans are checked against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Our own format.
+    Own,
+    /// SOCI: another index over the bytes of the tar.
+    Soci,
+    /// One that lists files; and one without any span, which says nothing but entries.
+    Entries,
+}
+
+impl Kind {
+    /// Of an index with these spans.
+    pub(super) fn of(spans: &SpanTable) -> Self {
+        // A layer of directories alone has no span in a table of contents, and the pass that makes our own index
+        // gives one to every tar.
+        let is_any = |is: fn(&SpanDigest) -> bool| spans.iter().any(|span| is(&span.digest));
+        if spans.is_empty() || is_any(|digest| matches!(digest, SpanDigest::Chunks(_))) {
+            Self::Entries
+        } else if is_any(|digest| matches!(digest, SpanDigest::Compressed(_))) {
+            Self::Soci
+        } else {
+            Self::Own
+        }
+    }
+}
 
 /// What differs first, in words; `None` if nothing does. `own` reads by the layer's own index `made`, `found` by the
 /// index in question, `claimed`.
@@ -28,8 +55,8 @@ pub(super) async fn difference(
     own: &Arc<LayerReader>,
     found: &Arc<LayerReader>,
 ) -> Result<Option<String>, StoreError> {
-    let is_ours = |digest: &SpanDigest| matches!(digest, SpanDigest::Own { .. });
-    if claimed.spans.iter().all(|span| is_ours(&span.digest)) {
+    let kind = Kind::of(&claimed.spans);
+    if kind == Kind::Own {
         let mut made = made;
         if claimed.file_digests.is_empty() {
             made.file_digests.clear();
@@ -49,7 +76,7 @@ pub(super) async fn difference(
         stop: Arc::clone(&stop.0),
     };
     let compared = polite::start(move || {
-        if comparing.found.is_tar() {
+        if kind == Kind::Soci {
             same_places(&pairs)?;
             comparing.layer()
         } else {
@@ -90,16 +117,28 @@ enum Unequal {
 }
 
 impl Comparing {
-    /// All bytes of the layer.
+    /// All bytes of the layer. What SOCI makes ends where the tar does, and not behind the zeros that pad it.
     fn layer(&self) -> Result<(), Unequal> {
         let (own, found) = (self.own.size(), self.found.size());
-        if own != found {
-            return Err(Unequal::Differs(format!(
+        let other_size = || {
+            Err(Unequal::Differs(format!(
                 "the layer has {own} bytes, not {found} as claimed"
-            )));
+            )))
+        };
+        if found > own {
+            return other_size();
         }
-        let whole = FileBytes::contiguous(0, own);
-        self.same_bytes(&whole, &whole, "the layer")
+        let claimed = FileBytes::contiguous(0, found);
+        self.same_bytes(&claimed, &claimed, "the layer")?;
+        let padding = FileBytes::contiguous(found, own - found);
+        self.pieces(padding.size, |offset, length| {
+            let bytes = self.read(&self.own, &padding, offset, length);
+            let bytes = bytes.map_err(Unequal::Failed)?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                return other_size();
+            }
+            Ok(())
+        })
     }
 
     /// All bytes of these files.

@@ -6,6 +6,8 @@
 
 use std::path::PathBuf;
 
+use rustix::fs::statvfs;
+
 use super::files::{EvictableLayer, disk_usage};
 use super::{Slot, Store, StoreError};
 use crate::layer::LayerIndex;
@@ -51,8 +53,40 @@ impl Store {
 
     /// Brings the decoded bytes below the limit, as far as they are not in use.
     pub fn enforce_limit(&self) -> Result<Evicted, StoreError> {
+        self.evict_down_to(self.limit)
+    }
+
+    /// Makes room for so many bytes more, or says why it cannot be had; then nothing is evicted.
+    pub(super) fn make_room(&self, bytes: u64) -> Result<Result<(), String>, StoreError> {
+        let mut in_use = 0;
+        for (_, dir) in self.layers()? {
+            let used = disk_usage(&dir);
+            if used > 0 && EvictableLayer::try_open(&dir)?.is_none() {
+                in_use += used;
+            }
+        }
+        let room = self.limit.saturating_sub(in_use);
+        if bytes > room {
+            return Ok(Err(format!(
+                "it takes {bytes} bytes, and the cache's limit leaves {room} beside what is in use: raise the limit"
+            )));
+        }
+        self.evict_down_to(self.limit - bytes)?;
+        let disk =
+            statvfs(&self.root).map_err(|err| StoreError::io("look at", &self.root)(err.into()))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if bytes > free {
+            return Ok(Err(format!(
+                "it takes {bytes} bytes, and the disk has {free} free"
+            )));
+        }
+        Ok(Ok(()))
+    }
+
+    /// Brings the decoded bytes below `limit`, as far as they are not in use.
+    fn evict_down_to(&self, limit: u64) -> Result<Evicted, StoreError> {
         let mut evicted = self.drop_useless()?;
-        let mut excess = self.data_usage()?.saturating_sub(self.limit);
+        let mut excess = self.data_usage()?.saturating_sub(limit);
         if excess == 0 {
             return Ok(evicted);
         }

@@ -425,9 +425,11 @@ impl LayerReader {
                 .await
                 .map_err(|_| StoreError::Worker("decoding"))?;
             result.map_err(|cause| {
-                let again = self
-                    .source
-                    .reject(&self.blob, position, &stream.provenance());
+                let provenance = stream.provenance();
+                let again = match self.keeping.get() {
+                    Some(keeping) => keeping.reject_span(&span.compressed, &provenance),
+                    None => self.source.reject(&self.blob, position, &provenance),
+                };
                 self.wrong_span(id, cause, again)
             })?;
             decoder = back;

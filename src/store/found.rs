@@ -163,7 +163,17 @@ impl Store {
         if !self.proving || slot.is_own() {
             return Ok(self.opened(index, files, source, blob, slot));
         }
-        let keeping = Arc::new(Keeping::new(Arc::clone(source), blob.clone(), &dir)?);
+        let keeping = match Keeping::new(Arc::clone(source), blob.clone(), &dir) {
+            Ok(keeping) => Arc::new(keeping),
+            // Reading needs nothing of it.
+            Err(err) => {
+                let layer = blob.digest.short();
+                tracing::warn!("layer {layer} cannot be proven: {err}");
+                let opened = self.opened(index, files, source, blob, slot);
+                opened.reader.give_up_proof(err.to_string());
+                return Ok(opened);
+            }
+        };
         let source: Arc<dyn BlobSource> = Arc::clone(&keeping) as _;
         let opened = self.opened(index, files, &source, blob, slot);
         opened.reader.begin_proof(keeping);

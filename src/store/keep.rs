@@ -13,7 +13,6 @@ use futures_util::{StreamExt, stream};
 
 use super::StoreError;
 use super::blob::{Flying, KeptBlob, Part};
-use crate::layer::MAX_SPAN_COMPRESSED;
 use crate::oci::Descriptor;
 use crate::source::{BlobSource, ByteStream, Provenance, Resolved, SourceError, Traffic};
 
@@ -58,6 +57,21 @@ impl Keeping {
         Ok(self.kept.get())
     }
 
+    /// The bytes of a span that came with `provenance` are not what its index says. Says whether asking again at once
+    /// may bring others. Bytes of which midstates say that they are the blob's stay: then it is the index that is wrong,
+    /// or the midstates are, and the blob's digest tells.
+    pub(super) fn reject_span(&self, span: &Range<u64>, provenance: &Provenance) -> bool {
+        let Some(kept) = self.kept.get() else {
+            return self.inner.reject(&self.blob, span.start, provenance);
+        };
+        let forgotten = kept.forget(span);
+        if forgotten.were_here {
+            return true;
+        }
+        // None of it would come anew.
+        !forgotten.stays && self.inner.reject(&self.blob, span.start, provenance)
+    }
+
     /// These bytes are wrong, whoever gave them. Says whether asking again at once may bring the right ones.
     pub(super) fn reject_all(&self, wrong: &[Range<u64>]) -> bool {
         let Some(kept) = self.kept.get() else {
@@ -65,7 +79,9 @@ impl Keeping {
         };
         let mut were_here = false;
         for range in wrong {
-            were_here |= kept.forget(range);
+            // What hints say of them did not help.
+            kept.doubt(range);
+            were_here |= kept.forget(range).were_here;
         }
         let at = wrong.first().map_or(0, |range| range.start);
         // Who had nothing to do with it is not to be blamed for what was here.
@@ -110,10 +126,8 @@ impl BlobSource for Keeping {
     }
 
     fn reject(&self, blob: &Descriptor, at: u64, provenance: &Provenance) -> bool {
-        // How far the wrong bytes go is not known here; no span has more.
-        let were_here = (self.kept.get())
-            .is_some_and(|kept| kept.forget(&(at..at.saturating_add(MAX_SPAN_COMPRESSED))));
-        were_here || self.inner.reject(blob, at, provenance)
+        // How far the wrong bytes go is not known here: who has a layer of this source open says it.
+        self.inner.reject(blob, at, provenance)
     }
 
     async fn tags(&self) -> Result<Vec<String>, SourceError> {
@@ -231,6 +245,7 @@ impl Passing {
             Err(err) => {
                 let layer = self.blob.digest.short();
                 tracing::debug!("layer {layer}: what is kept of its blob cannot be read: {err}");
+                self.kept.doubt(&range);
                 self.kept.forget(&range);
                 None
             }

@@ -89,6 +89,8 @@ pub struct Store {
     demand: proof::Demand,
     /// Whether layers opened by a found index are to be proven.
     proving: bool,
+    /// One layer is proven at a time: whose turn it is.
+    proof_turn: Arc<Semaphore>,
     /// Bytes written by lazy fetches since the limit was looked at.
     written: AtomicU64,
 }
@@ -119,6 +121,7 @@ impl Store {
             patience: patience::Patience::new(ReadPolicy::default()),
             demand: proof::Demand::default(),
             proving: false,
+            proof_turn: Arc::new(Semaphore::new(1)),
             written: AtomicU64::new(0),
         })
     }

@@ -4,8 +4,7 @@
 //! NotAsked                                 its index is its own, or nobody asked
 //! Waiting ──> Fetching ──> Checking ──> Proven
 //!    │           │  └<─ wrong bytes ─┤
-//!    │           │                   └─> Contradicted
-//!    └───────────┴───────────────────┴─> Stopped
+//!    └───────────┴───────────────────┴─> Contradicted, Stopped
 //! ```
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -62,8 +61,12 @@ impl Proof {
         match self {
             // When the layer is opened.
             NotAsked => matches!(next, Waiting),
-            // Its turn came; `Checking` if another process has made the layer's own index meanwhile.
-            Waiting => matches!(next, Fetching { .. } | Checking | Stopped { .. }),
+            // Its turn came; `Checking` if another process has made the layer's own index meanwhile, `Contradicted` if
+            // reads have found it wrong.
+            Waiting => matches!(
+                next,
+                Fetching { .. } | Checking | Contradicted { .. } | Stopped { .. }
+            ),
             // More came, or all; `Stopped` if the disk is full, for one.
             Fetching { .. } => matches!(
                 next,
@@ -161,7 +164,7 @@ mod tests {
         // From each, in the order above, to each.
         let legal = [
             [0, 1, 0, 0, 0, 0, 0],
-            [0, 0, 1, 1, 0, 0, 1],
+            [0, 0, 1, 1, 0, 1, 1],
             [0, 0, 1, 1, 0, 1, 1],
             [0, 0, 1, 1, 1, 1, 1],
             [0; 7],

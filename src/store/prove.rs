@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::blob::KeptBlob;
 use super::error::Hope;
@@ -32,7 +33,7 @@ use super::partial::PartialBlob;
 use super::reader::LayerReader;
 use super::segments::Segments;
 use super::{Proof, Slot, StoreError, compare, first_contact, polite};
-use crate::layer::LayerIndex;
+use crate::layer::{IndexError, LayerIndex};
 use crate::oci::{DiffId, Digest, Midstates};
 
 /// Bytes of the blob fetched at a time: at 200 Mbit/s 160 ms for which a read that comes meanwhile shares the line.
@@ -62,7 +63,13 @@ impl LayerReader {
         }
     }
 
-    /// Proves the layer, and that its uncompressed bytes are `diff_id`, however long it takes; a layer that cannot be
+    /// The layer was to be proven, and cannot be.
+    pub(super) fn give_up_proof(&self, why: String) {
+        self.proof.set(Proof::Waiting);
+        self.proof.set(Proof::Stopped { why });
+    }
+
+    /// Once no other layer of the store is being proven, proves the layer, and that its uncompressed bytes are `diff_id`, however long it takes; a layer that cannot be
     /// contradicted is left as it is. Must run on the runtime. Can be given up at any time.
     pub async fn prove(self: &Arc<Self>, diff_id: Option<DiffId>) -> Proof {
         let Some(keeping) = self.keeping.get().filter(|_| !self.proof().is_settled()) else {
@@ -77,10 +84,17 @@ impl LayerReader {
             decodes: true,
             pause: None,
             claimed: None,
+            turn: None,
+            has_room: false,
         };
         let settled = loop {
-            let verdict = prover.verdict().await;
-            // It contradicted itself, or the image, which somebody else has noticed.
+            let verdict = tokio::select! {
+                biased;
+                // Below.
+                () = self.until_quarantined() => Err(StoreError::Worker("proving")),
+                verdict = prover.verdict() => verdict,
+            };
+            // It contradicted itself, or the image, which somebody else has noticed: no byte more is worth fetching.
             let verdict = match self.quarantine_reason() {
                 Some(reason) => Ok(Verdict::Differs(reason.to_owned())),
                 None => verdict,
@@ -97,9 +111,8 @@ impl LayerReader {
                 Ok(settled) => break settled,
                 Err(err) => {
                     if let Err(err) = prover.wait(err).await {
-                        break Proof::Stopped {
-                            why: err.to_string(),
-                        };
+                        let why = prover.stopped(&err);
+                        break Proof::Stopped { why };
                     }
                 }
             }
@@ -117,6 +130,12 @@ impl LayerReader {
         self.proof.set(settled.clone());
         settled
     }
+}
+
+/// That there is no room for a blob.
+fn full(kept: &KeptBlob, why: impl Into<String>) -> StoreError {
+    let cause = std::io::Error::new(std::io::ErrorKind::StorageFull, why.into());
+    StoreError::io("keep", &kept.path())(cause)
 }
 
 /// What came out.
@@ -139,14 +158,20 @@ struct Prover<'a> {
     pause: Option<Duration>,
     /// The index in question: open, as it is removed when it turns out to be of no use.
     claimed: Option<File>,
+    /// Held while something is done, not while something is waited for.
+    turn: Option<OwnedSemaphorePermit>,
+    /// Whether what the proof needs of the disk was looked at.
+    has_room: bool,
 }
 
 impl Prover<'_> {
     async fn verdict(&mut self) -> Result<Verdict, StoreError> {
+        self.begin_turn().await?;
         self.open_claimed();
         let reader = self.reader;
         let slot = Slot::own(reader.blob.digest);
         let kept = self.take().await?;
+        self.look_for_room(&kept).await?;
         let made = match reader.store.load_index(&slot, true)? {
             // By another process, which was at it until now.
             Some(made) => made,
@@ -165,7 +190,14 @@ impl Prover<'_> {
             reader.blob.clone(),
             slot,
         );
-        let claimed = self.claimed()?;
+        // So that it can say which bytes are wrong; it is not to be proven.
+        if own.keeping.set(Arc::clone(self.keeping)).is_err() {
+            return Err(StoreError::Worker("proving"));
+        }
+        let claimed = match self.claimed()? {
+            Ok(claimed) => claimed,
+            Err(what) => return Ok(Verdict::Differs(what)),
+        };
         let difference = compare::difference(made, claimed, &own, reader).await?;
         Ok(difference.map_or(Verdict::Same(own), Verdict::Differs))
     }
@@ -178,8 +210,8 @@ impl Prover<'_> {
         }
     }
 
-    /// That index.
-    fn claimed(&mut self) -> Result<LayerIndex, StoreError> {
+    /// That index; or what is wrong with its file.
+    fn claimed(&mut self) -> Result<Result<LayerIndex, String>, StoreError> {
         self.open_claimed();
         let path = self.reader.store.index_path(&self.reader.slot);
         let lost = |cause: &str| StoreError::io("read", &path)(std::io::Error::other(cause));
@@ -189,23 +221,81 @@ impl Prover<'_> {
             ));
         };
         file.rewind().map_err(StoreError::io("read", &path))?;
-        let index = LayerIndex::read(file, &self.reader.blob.digest, true)
-            .map_err(|err| lost(&err.to_string()))?;
+        let index = match LayerIndex::read(file, &self.reader.blob.digest, true) {
+            Ok(index) => index,
+            Err(err @ IndexError::Io(_)) => return Err(lost(&err.to_string())),
+            // A file of our own format is kept as somebody gave it, and mounts do not read all of it: what they leave
+            // out was never right, and will not be the next time.
+            Err(err) if compare::Kind::of(&self.reader.spans) == compare::Kind::Own => {
+                return Ok(Err(format!("its index cannot be compared: {err}")));
+            }
+            Err(err) => return Err(lost(&err.to_string())),
+        };
         // Else what is compared would not be what is served.
         if index.spans != self.reader.spans {
             return Err(lost("it is not the index that the layer is read by"));
         }
-        Ok(index)
+        Ok(Ok(index))
     }
 
-    /// What is kept of the blob, once it is this process's turn.
-    async fn take(&self) -> Result<Arc<KeptBlob>, StoreError> {
+    /// Waits until no other layer of this process is being proven.
+    async fn begin_turn(&mut self) -> Result<(), StoreError> {
+        if self.turn.is_none() {
+            let turn = Arc::clone(&self.reader.store.proof_turn).acquire_owned();
+            self.turn = Some(turn.await.map_err(|_| StoreError::Worker("queue"))?);
+        }
+        Ok(())
+    }
+
+    /// What is kept of the blob, once it is this process's turn. Meanwhile others can be proven.
+    async fn take(&mut self) -> Result<Arc<KeptBlob>, StoreError> {
         loop {
             if let Some(kept) = self.keeping.try_take()? {
+                self.begin_turn().await?;
                 return Ok(Arc::clone(kept));
             }
+            self.turn = None;
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    /// Whether there is room for the rest of the blob, the layer's own bytes and the rest of those that are read.
+    async fn look_for_room(&mut self, kept: &Arc<KeptBlob>) -> Result<(), StoreError> {
+        if self.has_room {
+            return Ok(());
+        }
+        let (reader, here) = (Arc::clone(self.reader), kept.here());
+        let looked = tokio::task::spawn_blocking(move || {
+            let counters = reader.counters();
+            let own = if reader.store.has_index(reader.digest()) {
+                0
+            } else {
+                counters.size
+            };
+            let rest = [
+                reader.blob.size - here,
+                counters.size - counters.cached,
+                own,
+            ];
+            reader.store.make_room(rest.iter().sum())
+        });
+        let looked = looked.await.map_err(|_| StoreError::Worker("room"))?;
+        looked?.map_err(|why| full(kept, why))?;
+        self.has_room = true;
+        Ok(())
+    }
+
+    /// Why it ends. Of a blob for which there is no room nothing stays: who lacks room would rather have that.
+    fn stopped(&self, err: &StoreError) -> String {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let is_full = matches!(err, StoreError::Io { cause, .. } if matches!(cause.kind(), StorageFull | QuotaExceeded));
+        if is_full && let Ok(Some(kept)) = self.keeping.try_take() {
+            return match kept.remove() {
+                Ok(()) => format!("{err}; what was kept of its blob is removed"),
+                Err(other) => format!("{err}; {other}"),
+            };
+        }
+        err.to_string()
     }
 
     /// The layer's own index, from a blob with the right digest; or why there is none.
@@ -277,9 +367,7 @@ impl Prover<'_> {
             self.fetch_spans(&piece).await?;
             while let Some(gap) = kept.first_missing(piece.clone()) {
                 if kept.has_failed() {
-                    let cause = "it cannot be written: is the disk full?";
-                    let cause = std::io::Error::other(cause);
-                    return Err(StoreError::io("keep", &kept.path())(cause));
+                    return Err(full(kept, "it cannot be written: is the disk full?"));
                 }
                 self.fetch_bytes(gap).await?;
             }
@@ -339,7 +427,7 @@ impl Prover<'_> {
 
     /// The index is right.
     async fn proven(
-        &self,
+        &mut self,
         own: &Arc<LayerReader>,
         diff_id: Option<DiffId>,
     ) -> Result<Proof, StoreError> {
@@ -391,7 +479,11 @@ impl Prover<'_> {
             Some(last) => (last * 2).min(longest),
         };
         self.pause = Some(pause);
-        tokio::time::sleep(pause).await;
+        self.turn = None;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.reader.until_quarantined() => {}
+        }
         Ok(())
     }
 }

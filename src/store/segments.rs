@@ -44,7 +44,12 @@ impl Segments {
         let running = std::mem::take(&mut self.running);
         for (segment, mut answer) in running {
             match answer.try_recv() {
-                Ok(checked) => drop(self.checked.insert(segment, checked)),
+                Ok(checked) => {
+                    if checked.is_some() {
+                        kept.vouch(midstates.range(segment));
+                    }
+                    self.checked.insert(segment, checked);
+                }
                 Err(oneshot::error::TryRecvError::Empty) => {
                     self.running.insert(segment, answer);
                 }

@@ -191,13 +191,7 @@ fn ours() -> Claim {
 /// As a SOCI index has it.
 fn soci() -> Claim {
     let mut claim = ours();
-    let blob = claim.blob.clone();
-    claim.change_spans(|span| {
-        let compressed = &blob[at(span.compressed.start)..at(span.compressed.end)];
-        let digest = Digest::sha256(compressed);
-        span.digest = SpanDigest::Compressed(digest.hash().try_into().unwrap());
-    });
-    claim.index.file_digests.clear();
+    claim.as_soci();
     claim
 }
 
@@ -261,6 +255,17 @@ fn entry<'a>(path: &'a [u8], kind: EntryKind<'a>) -> Entry<'a> {
 }
 
 impl Claim {
+    /// Makes an index of our own one as SOCI has it.
+    fn as_soci(&mut self) {
+        let blob = self.blob.clone();
+        self.change_spans(|span| {
+            let compressed = &blob[at(span.compressed.start)..at(span.compressed.end)];
+            let digest = Digest::sha256(compressed);
+            span.digest = SpanDigest::Compressed(digest.hash().try_into().unwrap());
+        });
+        self.index.file_digests.clear();
+    }
+
     fn change_spans(&mut self, change: impl FnMut(&mut Span)) {
         let mut spans: Vec<Span> = self.index.spans.iter().cloned().collect();
         spans.iter_mut().for_each(change);
@@ -299,6 +304,10 @@ impl Claim {
     /// Opens the layer as another process would, by this index.
     async fn open(&self, dir: &Path, source: &Arc<Counting>) -> Arc<LayerReader> {
         let store = Arc::new(Store::open(dir, DEFAULT_LIMIT).unwrap().proving());
+        self.open_in(&store, source).await
+    }
+
+    async fn open_in(&self, store: &Arc<Store>, source: &Arc<Counting>) -> Arc<LayerReader> {
         let finding = Finding {
             origin: "test".to_owned(),
             trust: Trust::Claimed,
@@ -723,4 +732,261 @@ async fn eviction_takes_what_is_kept_of_the_blob() {
     assert!(!blob.exists());
     let reader = claim.open(dir.path(), &from).await;
     assert_eq!(reader.prove(None).await, Proof::Proven);
+}
+
+/// Proves what is claimed by an index that says the truth.
+async fn proven(claim: &Claim) {
+    let dir = tempfile::tempdir().unwrap();
+    let from = Arc::new(source(&claim.blob));
+    let reader = claim.open(dir.path(), &from).await;
+    assert_eq!(reader.prove(Some(claim.diff_id())).await, Proof::Proven);
+    assert_eq!(reader.quarantine_reason(), None);
+    assert!(own_bytes(dir.path(), &from).await == claim.tar);
+}
+
+/// A layer of 10240 bytes whose zTOC says 6144, as `soci create` made it: the rest is the tar's padding. It was
+/// contradicted, and so every such layer quarantined.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ztoc_that_ends_before_the_padding_is_proven() {
+    let blob = include_bytes!("../../../tests/data/soci/layer.tar.gz");
+    let ztoc = include_bytes!("../../../tests/data/soci/layer.ztoc");
+    let mut tar = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&blob[..]), &mut tar).unwrap();
+    let size = blob.len() as u64;
+    let index = crate::layer::soci::index_of_ztoc(ztoc, Digest::sha256(blob), size).unwrap();
+    assert_eq!((index.spans.layer_size(), tar.len()), (6144, 10240));
+    let blob = Bytes::from_static(blob);
+    proven(&Claim { tar, blob, index }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_soci_index_that_leaves_out_more_than_zeros_is_found() {
+    let tar = [tar().concat(), noise(99, 3 << 20)].concat();
+    let blob: Bytes = gzip(&tar).into();
+    let index = LayerIndex::of_blob(&blob).unwrap();
+    let mut claim = Claim { tar, blob, index };
+    claim.as_soci();
+    let mut spans: Vec<Span> = claim.index.spans.iter().cloned().collect();
+    spans.pop().unwrap();
+    claim.index.spans = SpanTable::new(spans, claim.index.blob_size).unwrap();
+    claim.change_toc(|_| {});
+    contradicted(claim, "as claimed").await;
+}
+
+/// A table of contents without files has no span, of which one can say that all of them are our own format's. It was
+/// compared with our own index as a value, and so contradicted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_contents_without_files_is_proven() {
+    let (mut builder, mut toc) = (tar::Builder::new(Vec::new()), TocBuilder::default());
+    for name in ["etc", "etc/conf.d"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o644);
+        let path = format!("{name}/");
+        builder.append_data(&mut header, path, &[][..]).unwrap();
+        let found = entry(name.as_bytes(), EntryKind::Directory);
+        toc.push(&found).unwrap();
+    }
+    let tar = builder.into_inner().unwrap();
+    let blob: Bytes = gzip(&tar).into();
+    let index = LayerIndex {
+        toc: toc.finish(0).unwrap(),
+        spans: SpanTable::new(Vec::new(), blob.len() as u64).unwrap(),
+        file_digests: Vec::new(),
+        ..LayerIndex::of_blob(&blob).unwrap()
+    };
+    let mut claim = Claim { tar, blob, index };
+    proven(&claim).await;
+    claim.change_toc(|entries| entries[1].mode = 0o755);
+    let dir = tempfile::tempdir().unwrap();
+    let from = Arc::new(source(&claim.blob));
+    let reader = claim.open(dir.path(), &from).await;
+    let proof = reader.prove(None).await;
+    assert!(
+        matches!(&proof, Proof::Contradicted { what } if what.contains("the mode of \"etc/conf.d\"")),
+        "{proof:?}"
+    );
+}
+
+/// A mount does not read the digests of files, so an index with damaged ones is used; its proof stopped each time, when
+/// all of the layer was fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_file_digests_are_a_contradiction() {
+    let claim = ours();
+    let dir = tempfile::tempdir().unwrap();
+    let from = Arc::new(source(&claim.blob));
+    let reader = claim.open(dir.path(), &from).await;
+    let mut file = claim.index.encode().unwrap();
+    *file.last_mut().unwrap() ^= 1;
+    std::fs::write(reader.store.index_path(reader.slot()), file).unwrap();
+    let proof = reader.prove(None).await;
+    assert!(
+        matches!(&proof, Proof::Contradicted { what } if what.contains("damaged index file")),
+        "{proof:?}"
+    );
+    assert!(reader.quarantine_reason().is_some());
+    assert!(reader.store.refusal(reader.slot()).unwrap().is_some());
+    assert!(own_bytes(dir.path(), &from).await == claim.tar);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_whose_blob_cannot_be_kept_is_read_without_a_proof() {
+    let claim = ours();
+    let dir = tempfile::tempdir().unwrap();
+    let from = Arc::new(source(&claim.blob));
+    let store = Store::open(dir.path(), DEFAULT_LIMIT).unwrap();
+    let blob = store.layer_dir(&claim.slot()).join(BLOB);
+    std::fs::create_dir_all(blob).unwrap();
+    let reader = claim.open(dir.path(), &from).await;
+    claim.check_file(&reader, 3).await;
+    let Proof::Stopped { why } = reader.prove(None).await else {
+        panic!("{:?}", reader.proof());
+    };
+    assert!(why.contains("cannot open"), "{why}");
+    assert!(from.given() < claim.blob.len() as u64);
+}
+
+/// Before its turn comes, and while it is fetched.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_quarantine_nothing_more_is_fetched() {
+    for stop in [0, 2_000_000] {
+        let claim = ours();
+        let dir = tempfile::tempdir().unwrap();
+        let from = Arc::new(source(&claim.blob));
+        // It comes to a halt there, so that nothing else ends the proof.
+        from.stops_at.store(stop, Ordering::Relaxed);
+        let reader = claim.open(dir.path(), &from).await;
+        if stop == 0 {
+            reader.quarantine("another layer".to_owned());
+        }
+        let proving = Arc::clone(&reader);
+        let proof = tokio::spawn(async move { proving.prove(None).await });
+        while from.given() < stop {
+            tokio::time::sleep(super::PAUSE).await;
+        }
+        reader.quarantine("another layer".to_owned());
+        let proof = tokio::time::timeout(std::time::Duration::from_secs(10), proof);
+        let what = "another layer".to_owned();
+        let proof = proof.await.expect("it goes on").unwrap();
+        assert_eq!(proof, Proof::Contradicted { what });
+        assert_eq!(reader.proof(), proof);
+        assert_eq!(from.given(), stop.next_multiple_of(50_000));
+        assert_eq!(from.opened.load(Ordering::Relaxed) > 0, stop > 0);
+        assert!(!reader.store.layer_dir(reader.slot()).join(BLOB).exists());
+    }
+}
+
+/// One wrong byte made 128 MiB be fetched anew, and that for each span that was wrong.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_wrong_span_no_more_is_fetched_anew_than_the_span() {
+    let claim = ours();
+    let dir = tempfile::tempdir().unwrap();
+    let mut from = source(&claim.blob);
+    from.repents = true;
+    let wrong = claim.index.spans.get(2).unwrap().compressed.clone();
+    from.wrong = AtomicU64::new(wrong.start + 1000);
+    let from = Arc::new(from);
+    let reader = claim.open(dir.path(), &from).await;
+    // What lies behind it is here, and right.
+    for number in (3..at(FILES)).rev() {
+        claim.check_file(&reader, number).await;
+    }
+    assert_eq!(reader.prove(None).await, Proof::Proven);
+    let again = from.given() - claim.blob.len() as u64;
+    assert!(again > 0, "nothing was wrong");
+    assert!(again <= 2 * (wrong.end - wrong.start), "{again} bytes");
+    assert!(own_bytes(dir.path(), &from).await == claim.tar);
+}
+
+/// What was kept of the blob stayed on a disk that is full.
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_disk_is_full_nothing_of_the_blob_stays() {
+    let claim = ours();
+    let dir = tempfile::tempdir().unwrap();
+    let from = Arc::new(source(&claim.blob));
+    let reader = claim.open(dir.path(), &from).await;
+    claim.check_file(&reader, 5).await;
+    let blob = reader.store.layer_dir(reader.slot()).join(BLOB);
+    assert!(blob.exists());
+    // From now on nothing can be written.
+    let kept = reader.keeping.get().unwrap().try_take().unwrap().unwrap();
+    kept.release();
+    let Proof::Stopped { why } = reader.prove(None).await else {
+        panic!("{:?}", reader.proof());
+    };
+    assert!(
+        why.contains("disk full") && why.contains("is removed"),
+        "{why}"
+    );
+    assert!(!blob.exists());
+    claim.check_file(&reader, 9).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_for_it_no_proof_is_begun() {
+    let claim = ours();
+    let size = claim.blob.len() as u64 + 2 * claim.tar.len() as u64;
+    for (limit, expected) in [(size - 10_000, false), (size + 1_000_000, true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let from = Arc::new(source(&claim.blob));
+        let store = Arc::new(Store::open(dir.path(), limit).unwrap().proving());
+        let reader = claim.open_in(&store, &from).await;
+        match (reader.prove(None).await, expected) {
+            (Proof::Proven, true) => {}
+            (Proof::Stopped { why }, false) => {
+                assert!(why.contains("limit leaves"), "{why}");
+                assert_eq!(from.opened.load(Ordering::Relaxed), 0);
+                assert!(!store.layer_dir(reader.slot()).join(BLOB).exists());
+            }
+            (proof, _) => panic!("{limit}: {proof:?}"),
+        }
+    }
+}
+
+/// The layers behind one that nobody gives were never proven.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_layer_that_waits_does_not_keep_others_waiting() {
+    let (stuck, claim) = (ours(), chunks());
+    let dir = tempfile::tempdir().unwrap();
+    let (down, up) = (Arc::new(source(&stuck.blob)), Arc::new(source(&claim.blob)));
+    let store = Arc::new(Store::open(dir.path(), DEFAULT_LIMIT).unwrap().proving());
+    let waits = stuck.open_in(&store, &down).await;
+    let reader = claim.open_in(&store, &up).await;
+    down.down.store(true, Ordering::Relaxed);
+    let proving = Arc::clone(&waits);
+    let proof = tokio::spawn(async move { proving.prove(None).await });
+    while down.opened.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(super::PAUSE).await;
+    }
+    let limit = std::time::Duration::from_secs(60);
+    let other = tokio::time::timeout(limit, reader.prove(None)).await;
+    assert_eq!(other, Ok(Proof::Proven));
+    assert!(!waits.proof().is_settled());
+    down.down.store(false, Ordering::Relaxed);
+    assert_eq!(proof.await.unwrap(), Proof::Proven);
+}
+
+/// One at a time: the second one fetches nothing as long as the first one is at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_layer_is_proven_at_a_time() {
+    let (first, second) = (ours(), chunks());
+    let dir = tempfile::tempdir().unwrap();
+    let sources = [&first, &second].map(|claim| Arc::new(source(&claim.blob)));
+    sources[0].stops_at.store(1_000_000, Ordering::Relaxed);
+    let store = Arc::new(Store::open(dir.path(), DEFAULT_LIMIT).unwrap().proving());
+    let one = first.open_in(&store, &sources[0]).await;
+    let other = second.open_in(&store, &sources[1]).await;
+    let proving = Arc::clone(&one);
+    let proof = tokio::spawn(async move { proving.prove(None).await });
+    while sources[0].given() < 1_000_000 {
+        tokio::time::sleep(super::PAUSE).await;
+    }
+    let waiting = tokio::time::timeout(10 * super::PAUSE, other.prove(None)).await;
+    assert!(waiting.is_err(), "{waiting:?}");
+    assert_eq!(other.proof(), Proof::Waiting);
+    assert_eq!(sources[1].opened.load(Ordering::Relaxed), 0);
+    // It gives up its turn with its proof.
+    proof.abort();
+    assert_eq!(other.prove(None).await, Proof::Proven);
 }
