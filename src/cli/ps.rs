@@ -126,7 +126,12 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
             _ => {}
         }
         if let Some(problem) = &layer.problem {
-            output::line(&format!("{}: {problem}", layer.digest))?;
+            // What the search for indexes says names the layer itself.
+            if problem.starts_with("layer ") {
+                output::line(problem)?;
+            } else {
+                output::line(&format!("{}: {problem}", layer.digest))?;
+            }
         }
     }
     Ok(())

@@ -130,11 +130,6 @@ impl LayerReader {
         self.spans.layer_size()
     }
 
-    /// Whether its bytes are those of the tar: tables of contents that list chunks know nothing of what lies between.
-    pub fn is_tar(&self) -> bool {
-        !(self.spans.iter()).any(|span| matches!(span.digest, SpanDigest::Chunks(_)))
-    }
-
     /// What runs work that nobody waits for, begun on any thread.
     pub fn runtime(&self) -> &Handle {
         &self.runtime
