@@ -47,9 +47,14 @@ pub fn reads_slowly(mount: &Mount, time: Duration) {
     let file = mount.open("noise");
     let pieces = 48;
     let begin = Instant::now();
-    for (number, piece) in (1..).zip(expected.chunks(expected.len() / pieces)) {
+    // From the end on, as nothing is read ahead then: each part is asked for when its time has come.
+    let parts: Vec<_> = expected
+        .chunks(expected.len() / pieces)
+        .enumerate()
+        .collect();
+    for (number, (position, piece)) in (1..).zip(parts.into_iter().rev()) {
         let mut bytes = vec![0; piece.len()];
-        let offset = (number - 1) as usize * (expected.len() / pieces);
+        let offset = position * (expected.len() / pieces);
         file.read_exact_at(&mut bytes, offset as u64).unwrap();
         assert!(bytes == piece, "other bytes at {offset}");
         let due = time * number / u32::try_from(pieces).unwrap();
