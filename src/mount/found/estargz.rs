@@ -4,7 +4,7 @@
 //! all likelihood; a second one, for what is missing of it, is rare.
 
 use super::contents::{ESTARGZ, Failure, Found, compute, found, plain};
-use super::range::{is_worth_another_try, read_range};
+use super::range::{read_range, read_until_right};
 use super::toc_image::TocImage;
 use crate::layer::estargz::{self, Footer};
 use crate::layer::{ContentsError, MAX_CONTENTS, TableOfContents};
@@ -41,16 +41,10 @@ async fn read(
 ) -> Result<TableOfContents, Failure> {
     let tail = (blob.size / TAIL_FRACTION).clamp(MIN_TAIL, MAX_TAIL);
     let at = blob.size.saturating_sub(tail);
-    loop {
-        let provenance = Provenance::default();
-        let err = match try_read(source, blob, digest, toc_image, at, &provenance).await {
-            Ok(contents) => return Ok(contents),
-            Err(err) => err,
-        };
-        if !is_worth_another_try(source, blob, at, &provenance, &err) {
-            return Err(err);
-        }
-    }
+    let read = |provenance| async move {
+        try_read(source, blob, digest, toc_image, at, &provenance).await
+    };
+    read_until_right(source, blob, at, read).await
 }
 
 async fn try_read(

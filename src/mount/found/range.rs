@@ -29,8 +29,24 @@ pub(super) async fn read_range(
     Ok(bytes.freeze())
 }
 
-/// Whether to read again, as the bytes from `at` on may have been wrong and others may be had.
-pub(super) fn is_worth_another_try(
+/// Does `read`, which notes who gave it the bytes, and again as long as those from `at` on may have been wrong and others
+/// may be had.
+pub(super) async fn read_until_right<T, F: Future<Output = Result<T, Failure>>>(
+    source: &dyn BlobSource,
+    blob: &Descriptor,
+    at: u64,
+    read: impl Fn(Provenance) -> F,
+) -> Result<T, Failure> {
+    loop {
+        let provenance = Provenance::default();
+        match read(provenance.clone()).await {
+            Err(err) if is_worth_another_try(source, blob, at, &provenance, &err) => {}
+            result => return result,
+        }
+    }
+}
+
+fn is_worth_another_try(
     source: &dyn BlobSource,
     blob: &Descriptor,
     at: u64,

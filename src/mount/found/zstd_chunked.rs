@@ -1,7 +1,7 @@
 //! The table of contents of a zstd:chunked layer: the manifest says where it is, so one exact request gets it.
 
 use super::contents::{Failure, Found, ZSTD_CHUNKED, compute, found, plain};
-use super::range::{is_worth_another_try, read_range};
+use super::range::{read_range, read_until_right};
 use crate::layer::TableOfContents;
 use crate::layer::zstd_chunked::{self, Annotations};
 use crate::oci::Descriptor;
@@ -28,16 +28,11 @@ async fn read(
     annotations: Annotations,
 ) -> Result<TableOfContents, Failure> {
     let at = (annotations.position.as_ref()).map_or(blob.size, |it| it.compressed.start);
-    loop {
-        let provenance = Provenance::default();
-        let err = match try_read(source, blob, annotations.clone(), &provenance).await {
-            Ok(contents) => return Ok(contents),
-            Err(err) => err,
-        };
-        if !is_worth_another_try(source, blob, at, &provenance, &err) {
-            return Err(err);
-        }
-    }
+    let read = |provenance| {
+        let annotations = annotations.clone();
+        async move { try_read(source, blob, annotations, &provenance).await }
+    };
+    read_until_right(source, blob, at, read).await
 }
 
 async fn try_read(
