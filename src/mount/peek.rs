@@ -67,6 +67,22 @@ impl Peek {
         }
     }
 
+    /// Opens all layers. `announce` is told of each download before it starts.
+    pub async fn open_all(
+        &mut self,
+        mut announce: impl FnMut(LayerProgress),
+    ) -> anyhow::Result<()> {
+        while self.below > 0 || self.tree.is_none() {
+            self.open_next(&mut announce).await?;
+        }
+        Ok(())
+    }
+
+    /// The open layers with their positions in the image, where the base is 0: all from some position up.
+    pub fn layers(&self) -> impl Iterator<Item = (usize, &OpenLayer)> {
+        (self.below..).zip(&self.open)
+    }
+
     /// The tree as far as it is known. Empty before [`Peek::find`].
     pub fn tree(&self) -> Option<&Tree> {
         self.tree.as_ref().map(PartialTree::tree)

@@ -4,6 +4,7 @@
 
 mod artifact;
 mod digest;
+mod history;
 mod manifest;
 mod media_type;
 mod midstates;
@@ -15,6 +16,7 @@ pub use artifact::{
     Artifact, ArtifactError, EMPTY_CONFIG, INDEX_ARTIFACT, LAYER_INDEX, MIDSTATES, PublishedIndex,
 };
 pub use digest::{Algorithm, DiffId, Digest, DigestError, Digester};
+pub use history::BuildStep;
 pub use manifest::{
     Descriptor, Document, ImageConfig, ImageIndex, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Manifest,
     ManifestError, RootFs,

@@ -10,6 +10,7 @@
 //! Nothing here does I/O or knows spans: a file is a layer's position, an offset there and a size.
 
 mod builder;
+mod changes;
 mod finish;
 mod links;
 mod node;
@@ -20,6 +21,7 @@ mod union;
 #[cfg(test)]
 mod vectors;
 
+pub use changes::{Aspects, Change, ChangeKind, changes};
 pub use node::{Content, Dirent, Ino, Kind, Node, Totals};
 pub use partial::{Answer, PartialTree};
 pub use resolve::PathError;
