@@ -63,7 +63,12 @@ enum Command {
     Ps(ps::PsArgs),
     Status(ps::StatusArgs),
     Ls(look::LsArgs),
+    Tree(look::TreeArgs),
+    Find(look::FindArgs),
     Cat(look::CatArgs),
+    Head(look::HeadArgs),
+    Grep(look::GrepArgs),
+    Du(look::DuArgs),
     Stat(look::StatArgs),
     Cp(cp::CpArgs),
     Inspect(inspect::InspectArgs),
@@ -90,7 +95,8 @@ struct CompletionsArgs {
 
 /// Runs the program with these arguments, the program's name first.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(with_mount_command(args)) {
+    let args = look::with_tests_last::<Cli>(with_mount_command(args));
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(err) => {
             // Help goes to stdout, usage errors to stderr; that it cannot be printed changes nothing.
@@ -141,8 +147,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pull(args) => pull::pull(globals, &args)?,
         Command::Ps(args) => ps::ps(&args)?,
         Command::Status(args) => ps::status(&args)?,
-        Command::Ls(args) => look::ls(globals, &args)?,
-        Command::Cat(args) => look::cat(globals, &args)?,
+        Command::Ls(args) => return look::ls(globals, &args),
+        Command::Tree(args) => return look::tree(globals, &args),
+        Command::Find(args) => return look::find_files(globals, &args),
+        Command::Cat(args) => return look::cat(globals, &args),
+        Command::Head(args) => return look::head(globals, &args),
+        Command::Grep(args) => return look::grep(globals, &args),
+        Command::Du(args) => return look::du(globals, &args),
         Command::Stat(args) => look::stat(globals, &args)?,
         Command::Cp(args) => cp::cp(globals, &args)?,
         Command::Index(command) => return index::run(globals, &command),

@@ -7,7 +7,7 @@
 use super::toc::Mtime;
 
 /// Reads a time.
-pub(super) fn parse_time(text: &str) -> Option<Mtime> {
+pub fn parse_time(text: &str) -> Option<Mtime> {
     let (date, time) = text.split_once('T')?;
     let [year, month, day] = numbers(date, '-', [4, 2, 2])?;
     let zone = time.find(['Z', '+', '-'])?;
