@@ -19,6 +19,8 @@ mod world;
 
 mod schema;
 mod start;
+mod walks;
+mod walks_counterparts;
 
 use listing::{Member, noise, tar_of};
 use support::image::{Image, Layer, gzip_layer, image};

@@ -81,6 +81,12 @@ pub fn opaque(path: &str) -> Member {
 }
 
 impl Member {
+    /// With these bytes as its name, text or not.
+    pub fn named(mut self, path: &[u8]) -> Self {
+        self.path = path.to_vec();
+        self
+    }
+
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self

@@ -122,6 +122,8 @@ struct Printer<'t> {
 impl Printer<'_> {
     fn print(mut self, found: &[(&[u8], Ino)], keep: Keep<'_>) -> anyhow::Result<()> {
         let tree = self.tree;
+        let mut found = found.to_vec();
+        found.sort_unstable();
         let nodes = found
             .iter()
             .filter_map(|(path, ino)| Some((path.to_vec(), *ino, tree.node(*ino)?)));

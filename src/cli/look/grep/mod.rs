@@ -30,7 +30,7 @@ const PIECE: usize = 256 << 10;
     after_help = "\
 The pattern is a regular expression as grep -E has them (docs.rs/regex has the details), not a basic one.
 Files are searched line by line; a line longer than 1 MiB as several. Of a file with zero bytes only
-`Binary file x matches` is printed. With -r symbolic links are followed only if they are named on the
+`Binary file x matches` is said on stderr. With -r symbolic links are followed only if they are named on the
 command line, and devices and pipes are left out. Only files that are searched are fetched.
 
 Exit codes: 0 a line was selected, 1 none was, 2 something failed.
@@ -316,11 +316,13 @@ impl Grep<'_> {
             }
             Printer::Text(out) => out,
         };
-        let name = output::name(file.path);
         if is_binary {
-            return out.bytes(&[b"Binary file ", &name[..], b" matches\n"].concat());
+            // Not among the lines, as GNU grep does it since 3.5.
+            let name = output::printable_name(file.path);
+            output::message(&format!("Binary file {name} matches"));
+            return Ok(());
         }
-        let name = self.colours.file_name(name);
+        let name = self.colours.file_name(output::name(file.path));
         if self.args.files_with_matches {
             return out.bytes(&[&name[..], b"\n"].concat());
         }

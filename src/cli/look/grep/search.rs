@@ -147,7 +147,7 @@ mod tests {
             with_end.chunks(1000).collect::<Vec<_>>(),
         ] {
             let found = lines(&pieces);
-            let lengths: Vec<_> = found.iter().map(|(number, line)| (*number, line.len()));
+            let lengths = found.iter().map(|(number, line)| (*number, line.len()));
             assert_eq!(lengths.collect::<Vec<_>>(), expected);
         }
     }
