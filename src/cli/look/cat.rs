@@ -43,10 +43,6 @@ pub(in crate::cli) fn cat(globals: &Globals, args: &CatArgs) -> anyhow::Result<E
             }
             read_file(&fs, ino, 0..u64::MAX, output::bytes).await?;
         }
-        Ok(if failed {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        Ok(ExitCode::from(u8::from(failed)))
     })
 }

@@ -32,6 +32,7 @@ Examples:
   imgfs du -h -d 1 debian
   imgfs du -h --by-layer golang /usr"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(in crate::cli) struct DuArgs {
     /// The image
     image: String,
@@ -95,11 +96,7 @@ pub(in crate::cli) fn du(globals: &Globals, args: &DuArgs) -> anyhow::Result<Exi
             let tree = peek.tree().context("internal: no tree")?;
             by_directory(tree, &found, args)?;
         }
-        Ok(if failed {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        Ok(ExitCode::from(u8::from(failed)))
     })
 }
 

@@ -66,11 +66,7 @@ pub(in crate::cli) fn head(globals: &Globals, args: &HeadArgs) -> anyhow::Result
                 None => first_lines(&fs, ino, args.lines).await?,
             }
         }
-        Ok(if failed {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        Ok(ExitCode::from(u8::from(failed)))
     })
 }
 

@@ -84,11 +84,7 @@ pub(in crate::cli) fn ls(globals: &Globals, args: &LsArgs) -> anyhow::Result<Exi
             }
             .print(&found, &keep)?;
         }
-        Ok(if failed {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        Ok(ExitCode::from(u8::from(failed)))
     })
 }
 

@@ -98,10 +98,7 @@ async fn find_all(
 }
 
 /// Those that were found, with the paths they were asked for by; errors of the others are printed. Whether there are any.
-fn found_of<'p>(
-    paths: &'p [OsString],
-    found: Vec<anyhow::Result<Ino>>,
-) -> (Vec<(&'p [u8], Ino)>, bool) {
+fn found_of(paths: &[OsString], found: Vec<anyhow::Result<Ino>>) -> (Vec<(&[u8], Ino)>, bool) {
     let (mut nodes, mut failed) = (Vec::new(), false);
     for (path, found) in paths.iter().zip(found) {
         match found {

@@ -84,11 +84,7 @@ pub(in crate::cli) fn tree(globals: &Globals, args: &TreeArgs) -> anyhow::Result
         } else {
             draw(tree, &found, max_depth, &keep, args.directories)?;
         }
-        Ok(if failed {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        Ok(ExitCode::from(u8::from(failed)))
     })
 }
 
@@ -147,10 +143,12 @@ fn draw(
     let count = |count: u64, one: &str, more: &str| {
         format!("{count} {}", if count == 1 { one } else { more })
     };
-    let mut summary = format!("\n{}", count(directories, "directory", "directories"));
-    if !only_directories {
-        summary += &format!(", {}", count(files, "file", "files"));
-    }
-    out.bytes(format!("{summary}\n").as_bytes())?;
+    let directories = count(directories, "directory", "directories");
+    let summary = if only_directories {
+        directories
+    } else {
+        format!("{directories}, {}", count(files, "file", "files"))
+    };
+    out.bytes(format!("\n{summary}\n").as_bytes())?;
     out.flush()
 }

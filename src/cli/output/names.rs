@@ -61,7 +61,7 @@ pub(super) fn harmless_json(json: String) -> String {
     for c in json.chars() {
         // All of them are in the plane that needs one such escape.
         if is_harmful(c) && c != '\n' {
-            out += &format!("\\u{:04x}", u32::from(c));
+            out.extend(["\\u", &format!("{:04x}", u32::from(c))]);
         } else {
             out.push(c);
         }

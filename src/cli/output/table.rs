@@ -37,7 +37,7 @@ pub(in crate::cli) fn table_text(
             } else {
                 ("", padding.as_str())
             };
-            line += &format!("{before}{cell}{after}  ");
+            line.extend([before, cell, after, "  "]);
         }
         text += line.trim_end();
         text.push('\n');

@@ -187,11 +187,16 @@ impl Expression {
     /// Whether a place's attributes are needed: to decide, or to print if `shows_all`. Not where its name or kind
     /// decides already.
     pub(super) fn needs_attributes(&self, place: &Place<'_>, shows_all: bool) -> bool {
-        let (attributes, others): (Vec<_>, Vec<_>) =
-            (self.conditions.iter()).partition(|condition| condition.test.is_of_attributes());
-        (shows_all || !attributes.is_empty())
+        let of_attributes = |condition: &&Condition| condition.test.is_of_attributes();
+        (shows_all
+            || self
+                .conditions
+                .iter()
+                .any(|condition| of_attributes(&condition)))
             && place.depth >= self.min_depth
-            && (others.iter()).all(|condition| condition.holds(place, place.node, None))
+            && (self.conditions.iter())
+                .filter(|condition| !of_attributes(condition))
+                .all(|condition| condition.holds(place, place.node, None))
     }
 
     /// Whether a place is what is looked for.

@@ -79,8 +79,7 @@ fn bracket<'p>(
 ) -> Option<(String, &'p [char])> {
     let mut rest = pattern;
     let mut set = String::from("[");
-    if let [first @ ('!' | '^'), after @ ..] = rest {
-        let _either = first;
+    if let ['!' | '^', after @ ..] = rest {
         set.push('^');
         rest = after;
     }
@@ -95,11 +94,11 @@ fn bracket<'p>(
                 let end = after.windows(2).position(|pair| pair == [':', ']'])?;
                 let class: String = after.get(..end)?.iter().collect();
                 CLASSES.contains(&class.as_str()).then_some(())?;
-                set += &format!("[:{class}:]");
+                set.extend(["[:", &class, ":]"]);
                 rest = after.get(end + 2..)?;
             }
             [from, '-', to, after @ ..] if *to != ']' && from <= to => {
-                set += &format!("{}-{}", escape(*from), escape(*to));
+                set.extend([&escape(*from), "-", &escape(*to)]);
                 rest = after;
             }
             ['\\', c, after @ ..] | [c, after @ ..] => {

@@ -125,11 +125,7 @@ pub(in crate::cli) fn find_files(globals: &Globals, args: &FindArgs) -> anyhow::
         if let Some(array) = array {
             array.end()?;
         }
-        Ok(if failed {
-            ExitCode::FAILURE
-        } else {
-            ExitCode::SUCCESS
-        })
+        Ok(ExitCode::from(u8::from(failed)))
     })
 }
 
