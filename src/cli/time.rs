@@ -5,28 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::output;
 use crate::mount::Freshness;
 
-/// A time in UTC, to the second (Howard Hinnant's civil-from-days algorithm).
+/// A time in UTC, to the second; in seconds since 1970 where that is no time of a calendar.
 pub(super) fn utc(seconds: i64) -> String {
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days.saturating_add(719_468);
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 {
-        month_index + 3
-    } else {
-        month_index - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
+    match jiff::Timestamp::from_second(seconds) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => format!("@{seconds}"),
+    }
 }
 
 /// How long ago that was, in the largest unit that makes at least two.
@@ -78,5 +62,6 @@ mod tests {
         check(-1, "1969-12-31 23:59:59");
         check(951_827_696, "2000-02-29 12:34:56");
         check(4_107_542_399, "2100-02-28 23:59:59");
+        check(i64::MAX, "@9223372036854775807");
     }
 }
