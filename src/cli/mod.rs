@@ -11,6 +11,7 @@ mod inspect;
 mod keys;
 mod login;
 mod look;
+mod manifest;
 mod mount;
 mod output;
 mod password;
@@ -70,7 +71,7 @@ enum Command {
     #[command(subcommand)]
     Index(index::IndexCommand),
     #[command(subcommand)]
-    Manifest(inspect::ManifestCommand),
+    Manifest(manifest::ManifestCommand),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     #[command(subcommand)]
@@ -147,7 +148,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cp(args) => cp::cp(globals, &args)?,
         Command::Index(command) => return index::run(globals, &command),
         Command::Inspect(args) => inspect::inspect(globals, &args)?,
-        Command::Manifest(command) => inspect::manifest(globals, &command)?,
+        Command::Manifest(command) => manifest::run(globals, &command)?,
         Command::Login(args) => login::login(globals, &args)?,
         Command::Logout(args) => login::logout(globals, &args)?,
         Command::Registry(command) => registry::run(&command)?,
