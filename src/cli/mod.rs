@@ -5,6 +5,7 @@
 mod cache;
 mod cp;
 mod daemon;
+mod export;
 mod globals;
 mod index;
 mod inspect;
@@ -67,6 +68,7 @@ enum Command {
     Cat(look::CatArgs),
     Stat(look::StatArgs),
     Cp(cp::CpArgs),
+    Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
     #[command(subcommand)]
     Index(index::IndexCommand),
@@ -146,6 +148,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cat(args) => look::cat(globals, &args)?,
         Command::Stat(args) => look::stat(globals, &args)?,
         Command::Cp(args) => cp::cp(globals, &args)?,
+        Command::Export(args) => export::export(globals, &args)?,
         Command::Index(command) => return index::run(globals, &command),
         Command::Inspect(args) => inspect::inspect(globals, &args)?,
         Command::Manifest(command) => manifest::run(globals, &command)?,

@@ -1,6 +1,8 @@
-//! Progress of downloads: bars on a terminal, now and then a line otherwise, nothing with `--quiet`.
+//! Progress of downloads and of what is written: bars on a terminal, now and then a line otherwise, nothing with `--quiet`.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -34,6 +36,20 @@ pub(super) fn show(downloads: &[LayerProgress], quiet: bool) -> Shown {
     Shown { task: Some(task) }
 }
 
+/// Shows how much of `total` bytes has been written, which `written` counts.
+pub(super) fn show_written(total: u64, written: &Arc<AtomicU64>, quiet: bool) -> Shown {
+    if quiet {
+        return Shown { task: None };
+    }
+    let written = Arc::clone(written);
+    let task = if std::io::stderr().is_terminal() {
+        tokio::spawn(bar_of_written(total, written))
+    } else {
+        tokio::spawn(lines_of_written(total, written))
+    };
+    Shown { task: Some(task) }
+}
+
 impl Drop for Shown {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
@@ -63,6 +79,28 @@ async fn bars(downloads: Vec<LayerProgress>) {
             bar.0.set_position(download.progress.done());
         }
         tokio::time::sleep(TICK).await;
+    }
+}
+
+async fn bar_of_written(total: u64, written: Arc<AtomicU64>) {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template(
+        "written [{bar:30}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar())
+    .progress_chars("=> ");
+    let bar = Cleared(bar.with_style(style));
+    loop {
+        bar.0.set_position(written.load(Ordering::Relaxed));
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+async fn lines_of_written(total: u64, written: Arc<AtomicU64>) {
+    loop {
+        tokio::time::sleep(LINES).await;
+        let written = output::size(written.load(Ordering::Relaxed));
+        output::message(&format!("written {written} of {}", output::size(total)));
     }
 }
 
