@@ -3,9 +3,11 @@
 //! ```text
 //! Request ── resolve ──> Image ── find indexes ──> Prepared ── open layers ──> Opened (tree + readers) ── serve ──> a mount
 //!                          ├───── published indexes, made and sent (publish)
-//!                          └───── top-down, as far as needed ──> Peek ──> an answer
+//!                          ├───── top-down, as far as needed ──> Peek ──> an answer
+//!                          └───── two of them, likewise ──> Comparison ──> what differs
 //! ```
 
+mod compare;
 pub mod found;
 mod image;
 mod memory;
@@ -20,6 +22,7 @@ mod pull;
 mod record;
 mod status;
 
+pub use compare::{Compared, Comparison, Cost, Differences};
 pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
