@@ -5,6 +5,7 @@
 mod cache;
 mod cp;
 mod daemon;
+mod format;
 mod globals;
 mod index;
 mod inspect;
@@ -18,6 +19,7 @@ mod progress;
 mod ps;
 mod pull;
 mod registry;
+mod template;
 mod time;
 mod units;
 
