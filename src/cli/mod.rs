@@ -6,6 +6,8 @@ mod cache;
 mod cp;
 mod daemon;
 mod export;
+
+mod format;
 mod globals;
 mod index;
 mod inspect;
@@ -20,6 +22,7 @@ mod progress;
 mod ps;
 mod pull;
 mod registry;
+mod template;
 mod time;
 mod units;
 
