@@ -141,7 +141,7 @@ fn pairs<'a>(
     }
 }
 
-fn aspects(
+pub(super) fn aspects(
     old: &Tree,
     a: &Node,
     new: &Tree,
