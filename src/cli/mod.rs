@@ -6,12 +6,13 @@ mod cache;
 mod cp;
 mod daemon;
 mod export;
-
 mod format;
 mod globals;
+mod history;
 mod index;
 mod inspect;
 mod keys;
+mod layers;
 mod login;
 mod look;
 mod manifest;
@@ -23,8 +24,11 @@ mod ps;
 mod pull;
 mod registry;
 mod template;
+
+mod tags;
 mod time;
 mod units;
+mod whence;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -73,6 +77,10 @@ enum Command {
     Cp(cp::CpArgs),
     Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Layers(layers::LayersArgs),
+    Tags(tags::TagsArgs),
+    Whence(whence::WhenceArgs),
     #[command(subcommand)]
     Index(index::IndexCommand),
     #[command(subcommand)]
@@ -154,6 +162,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Export(args) => export::export(globals, &args)?,
         Command::Index(command) => return index::run(globals, &command),
         Command::Inspect(args) => inspect::inspect(globals, &args)?,
+        Command::History(args) => history::history(globals, &args)?,
+        Command::Layers(args) => layers::layers(globals, &args)?,
+        Command::Tags(args) => tags::tags(&args)?,
+        Command::Whence(args) => whence::whence(globals, &args)?,
         Command::Manifest(command) => manifest::run(globals, &command)?,
         Command::Login(args) => login::login(globals, &args)?,
         Command::Logout(args) => login::logout(globals, &args)?,

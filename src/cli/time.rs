@@ -26,6 +26,36 @@ pub(super) fn age(since: u64) -> String {
     }
 }
 
+/// A time as builders write it (RFC 3339), in seconds since 1970.
+pub(super) fn seconds_of(text: &str) -> Option<i64> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    Some(time.as_second())
+}
+
+/// How long ago a time was, as Docker says it: `2 weeks ago`.
+pub(super) fn ago(since: i64) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    let since = u64::try_from(since).unwrap_or(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let passed = now.map_or(0, |since| since.as_secs()).saturating_sub(since);
+    let text = match passed {
+        0 => "less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        seconds if seconds < MINUTE => format!("{seconds} seconds"),
+        seconds if seconds < 2 * MINUTE => "about a minute".to_owned(),
+        seconds if seconds < HOUR => format!("{} minutes", seconds / MINUTE),
+        seconds if seconds < 2 * HOUR => "about an hour".to_owned(),
+        seconds if seconds < 2 * DAY => format!("{} hours", seconds / HOUR),
+        seconds if seconds < 14 * DAY => format!("{} days", seconds / DAY),
+        seconds if seconds < 60 * DAY => format!("{} weeks", seconds / (7 * DAY)),
+        seconds if seconds < 730 * DAY => format!("{} months", seconds / (30 * DAY)),
+        seconds => format!("{} years", seconds / (365 * DAY)),
+    };
+    format!("{text} ago")
+}
+
 /// Both: `2026-11-20 03:47:12 UTC (2 days ago)`.
 pub(super) fn moment(seconds: u64) -> String {
     let text = utc(i64::try_from(seconds).unwrap_or(i64::MAX));

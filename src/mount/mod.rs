@@ -10,6 +10,7 @@
 mod compare;
 pub mod found;
 mod image;
+mod known;
 mod memory;
 mod mountpoint;
 mod opened;
@@ -25,6 +26,7 @@ mod status;
 pub use compare::{Compared, Comparison, Cost, Differences};
 pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
+pub use known::{KnownContent, KnownIndex, KnownLayer, known_layers};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};
 pub use peek::Peek;
