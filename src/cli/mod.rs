@@ -5,6 +5,7 @@
 mod cache;
 mod cp;
 mod daemon;
+mod diff;
 mod globals;
 mod index;
 mod inspect;
@@ -66,6 +67,7 @@ enum Command {
     Cat(look::CatArgs),
     Stat(look::StatArgs),
     Cp(cp::CpArgs),
+    Diff(diff::DiffArgs),
     Inspect(inspect::InspectArgs),
     #[command(subcommand)]
     Index(index::IndexCommand),
@@ -145,6 +147,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cat(args) => look::cat(globals, &args)?,
         Command::Stat(args) => look::stat(globals, &args)?,
         Command::Cp(args) => cp::cp(globals, &args)?,
+        Command::Diff(args) => return diff::diff(globals, &args),
         Command::Index(command) => return index::run(globals, &command),
         Command::Inspect(args) => inspect::inspect(globals, &args)?,
         Command::Manifest(command) => inspect::manifest(globals, &command)?,
