@@ -18,6 +18,8 @@ mod support;
 mod world;
 
 mod export;
+
+mod diff;
 mod schema;
 mod start;
 
