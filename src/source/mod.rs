@@ -12,7 +12,7 @@
 //! which hosts are asked       route (configuration files) -> endpoint
 //! in which order, how often   limit -> retry -> race (pace) -> mirrors (health, problems)
 //! one host                    registry (location, tags, referrers) -> transport -> auth (challenge, credentials), http (failure)
-//! writing to the registry     push (blob, manifest), no mirrors
+//! writing to the registry     push (blob, manifest, referrer), upload; no mirrors
 //! what all of them share      network
 //! local images                layout, archive -> choose, file
 //! ```
@@ -51,6 +51,7 @@ mod small_file;
 mod stream;
 mod tags;
 mod transport;
+mod upload;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -68,13 +69,14 @@ pub use layout::OciLayout;
 pub use login::{Login, check_login};
 pub use network::Network;
 pub use options::{Options, RetryPolicy, Timeouts};
-pub use push::{Pusher, push_to};
+pub use push::{Placed, Pusher, push_to, push_to_mounting};
 pub use registry::Registry;
 pub use resolve::{
     ResolvedImage, VerifiedDocument, Watch, image_of, image_of_watched, images_of, resolve_image,
 };
 pub use secret::Secret;
 pub use stream::{ByteStream, Provenance};
+pub use upload::WatchUpload;
 
 use crate::oci::{Descriptor, Digest, Location, Platform, Reference};
 use limit::Limited;
