@@ -8,6 +8,7 @@
 
 pub mod found;
 mod image;
+mod lists;
 mod memory;
 mod mountpoint;
 mod opened;
@@ -22,6 +23,7 @@ mod status;
 
 pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
+pub use lists::{BlobsPlaced, ListPush, Lists, PushedList, PushedMember, member_of};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};
 pub use peek::Peek;
