@@ -328,9 +328,16 @@ mod tests {
         let check = |kinds: &[&str], expected: (ListFormat, bool)| {
             let members = kinds.iter().map(|kind| member("r.example/a:1", kind, kind));
             let list = list(members.collect());
-            assert_eq!((list.usual_format(), list.is_mixed()), expected, "{kinds:?}");
+            assert_eq!(
+                (list.usual_format(), list.is_mixed()),
+                expected,
+                "{kinds:?}"
+            );
         };
-        check(&[DOCKER_MANIFEST, DOCKER_MANIFEST], (ListFormat::Docker, false));
+        check(
+            &[DOCKER_MANIFEST, DOCKER_MANIFEST],
+            (ListFormat::Docker, false),
+        );
         check(&[OCI_MANIFEST, OCI_MANIFEST], (ListFormat::Oci, false));
         check(&[OCI_MANIFEST, DOCKER_MANIFEST], (ListFormat::Oci, true));
         check(&[], (ListFormat::Oci, false));
@@ -390,7 +397,10 @@ mod tests {
         let Ok(Document::Index(index)) = Document::parse(&encoded, Some(DOCKER_LIST)) else {
             panic!("no list");
         };
-        assert_eq!(index.manifests[1].platform, list.members[1].manifest.platform);
+        assert_eq!(
+            index.manifests[1].platform,
+            list.members[1].manifest.platform
+        );
     }
 
     #[test]
@@ -448,7 +458,9 @@ mod tests {
     fn what_nobody_could_choose_is_not_pushed() {
         let mut one = member("r.example/a:1", OCI_MANIFEST, "amd64");
         one.manifest.platform = Some(Platform::default());
-        let err = list(vec![one]).encode_complete(ListFormat::Oci).unwrap_err();
+        let err = list(vec![one])
+            .encode_complete(ListFormat::Oci)
+            .unwrap_err();
         assert!(err.to_string().contains("r.example/a:1"), "{err}");
         let err = list(Vec::new()).encode_complete(ListFormat::Oci);
         assert_eq!(err, Err(ListError::Empty));

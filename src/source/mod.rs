@@ -72,7 +72,8 @@ pub use options::{Options, RetryPolicy, Timeouts};
 pub use push::{Placed, Pusher, push_to, push_to_mounting};
 pub use registry::Registry;
 pub use resolve::{
-    ResolvedImage, VerifiedDocument, Watch, image_of, image_of_watched, images_of, list_entry, resolve_image,
+    ResolvedImage, VerifiedDocument, Watch, image_of, image_of_watched, images_of, list_entry,
+    resolve_image,
 };
 pub use secret::Secret;
 pub use stream::{ByteStream, Provenance};

@@ -86,9 +86,15 @@ impl Upload {
             left: 0,
         };
         let pieces = stream::try_unfold(passing, |mut passing| async move {
-            passing.state.waits_for_source.store(true, Ordering::Relaxed);
+            passing
+                .state
+                .waits_for_source
+                .store(true, Ordering::Relaxed);
             let piece = passing.next().await;
-            passing.state.waits_for_source.store(false, Ordering::Relaxed);
+            passing
+                .state
+                .waits_for_source
+                .store(false, Ordering::Relaxed);
             match piece {
                 Ok(Some(piece)) => {
                     passing.state.taken.fetch_add(1, Ordering::Relaxed);

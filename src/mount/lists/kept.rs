@@ -209,7 +209,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let lists = Lists::new(dir.path().to_owned());
         let name: Reference = "r.example/l:1".parse().unwrap();
-        lists.change(&name, |_| Ok(ManifestList::default())).unwrap();
+        lists
+            .change(&name, |_| Ok(ManifestList::default()))
+            .unwrap();
         let good = std::fs::read_to_string(lists.path(&name)).unwrap();
         let check = |text: &str, expected: &str| {
             std::fs::write(lists.path(&name), text).unwrap();
@@ -221,7 +223,10 @@ mod tests {
         };
         check("", "EOF");
         check(&good[..good.len() / 2], "EOF");
-        check(&good.replace("\"version\": 1", "\"version\": 2"), "version 2");
+        check(
+            &good.replace("\"version\": 1", "\"version\": 2"),
+            "version 2",
+        );
         check(&good.replace("l:1", "l:2"), "r.example/l:2");
         let large = usize::try_from(MAX_FILE + 1).unwrap();
         check(&" ".repeat(large), "more than");

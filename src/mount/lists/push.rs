@@ -114,10 +114,15 @@ impl ListPush {
             .into());
         };
         let Some(tag) = tag.clone().filter(|_| target.digest().is_none()) else {
-            bail!("{target}: a list is pushed to a tag, its digest comes of it: leave the digest out");
+            bail!(
+                "{target}: a list is pushed to a tag, its digest comes of it: leave the digest out"
+            );
         };
         let encoded = Bytes::from(list.encode_complete(format)?);
-        let origins = list.members.iter().filter_map(|member| member.reference.repository());
+        let origins = list
+            .members
+            .iter()
+            .filter_map(|member| member.reference.repository());
         let others: BTreeSet<String> = origins
             .filter(|origin| origin.0 == host && origin.1 != repository)
             .map(|origin| origin.1.to_owned())
@@ -157,7 +162,10 @@ impl ListPush {
 
     /// What has to be passed on from other registries, to be shown while it is.
     pub fn copies(&self) -> Vec<LayerProgress> {
-        let missing = self.members.iter().filter_map(|member| member.missing.as_ref());
+        let missing = self
+            .members
+            .iter()
+            .filter_map(|member| member.missing.as_ref());
         missing
             .filter(|member| member.mounting_from.is_none())
             .flat_map(|member| member.blobs.iter().cloned())
@@ -226,7 +234,10 @@ impl ListPush {
             blob,
             progress: Arc::default(),
         });
-        let is_here = self.target.repository().is_some_and(|(here, _)| here == host);
+        let is_here = self
+            .target
+            .repository()
+            .is_some_and(|(here, _)| here == host);
         Ok(MissingMember {
             source,
             body,
@@ -237,15 +248,18 @@ impl ListPush {
 
     async fn place(&self, member: &MissingMember) -> anyhow::Result<BlobsPlaced> {
         let from = member.mounting_from.as_deref();
-        let placing = member.blobs.iter().map(|LayerProgress { blob, progress }| async {
-            let watched = Arc::clone(progress);
-            let watch = Arc::new(move |done| watched.set(done));
-            let placed = (self.pusher)
-                .copy_blob(&member.source, blob, from, watch)
-                .await?;
-            progress.set(blob.size);
-            Ok::<_, SourceError>((placed, blob.size))
-        });
+        let placing = member
+            .blobs
+            .iter()
+            .map(|LayerProgress { blob, progress }| async {
+                let watched = Arc::clone(progress);
+                let watch = Arc::new(move |done| watched.set(done));
+                let placed = (self.pusher)
+                    .copy_blob(&member.source, blob, from, watch)
+                    .await?;
+                progress.set(blob.size);
+                Ok::<_, SourceError>((placed, blob.size))
+            });
         let placed: Vec<(Placed, u64)> = stream::iter(placing)
             .buffer_unordered(BLOBS_AT_A_TIME)
             .try_collect()

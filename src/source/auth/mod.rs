@@ -289,7 +289,8 @@ impl Authenticator {
                 Rights::Pull => vec![format!("repository:{repository}:pull")],
                 Rights::PullAndPush { mounting_from } => {
                     let own = format!("repository:{repository}:pull,push");
-                    let others = (mounting_from.iter()).map(|from| format!("repository:{from}:pull"));
+                    let others =
+                        (mounting_from.iter()).map(|from| format!("repository:{from}:pull"));
                     std::iter::once(own).chain(others).collect()
                 }
             },
