@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::*;
 use crate::listing::{dir, file};
-use crate::support::image::{OCI_INDEX, OCI_MANIFEST, image_index};
+use crate::process::run;
+use crate::support::docker_registry::DockerRegistry;
+use crate::support::image::{OCI_INDEX, OCI_MANIFEST, image_index, write_layout};
 use crate::support::registry::{Fault, On, Registry};
 
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -444,4 +446,94 @@ fn a_damaged_list_is_named_and_can_be_removed() {
     }
     world.imgfs(&["manifest", "rm", &list]).ok();
     world.imgfs(&["manifest", "create", &list, &name]).ok();
+}
+
+/// Debian's registry with an image at each of these names, copied there by skopeo.
+fn docker_registry(
+    world: &World,
+    dir: &str,
+    images: &[(&str, &Image)],
+) -> Option<DockerRegistry> {
+    let programs = support::programs::find(&world::test_name(), &["docker-registry", "skopeo"])?;
+    let dir = world.path(dir);
+    std::fs::create_dir(&dir).unwrap();
+    let registry = DockerRegistry::start(&programs[0], &dir, "");
+    for (name, image) in images {
+        let layout = dir.join(name.replace(['/', ':'], "_"));
+        write_layout(&layout, &[("t", image)]);
+        let from = format!("oci:{}:t", layout.display());
+        let to = format!("docker://{}/{name}", registry.address);
+        let copy = ["--insecure-policy", "copy", "-q", "--preserve-digests", "--dest-tls-verify=false"];
+        run(world.command(&programs[1]).args(copy).args([from, to])).ok();
+    }
+    Some(registry)
+}
+
+#[test]
+fn skopeo_and_podman_read_the_list() {
+    let world = World::new();
+    let amd = for_platform("linux/amd64", 1, 50_000);
+    let arm = for_platform("linux/arm", 2, 50_000);
+    let s390x = for_platform("linux/s390x", 3, 50_000);
+    if !has(&["podman"]) {
+        return;
+    }
+    let images = [("team/amd:1", &amd), ("tool:arm", &arm)];
+    let Some(registry) = docker_registry(&world, "here", &images) else {
+        return;
+    };
+    let Some(elsewhere) = docker_registry(&world, "there", &[("z:1", &s390x)]) else {
+        return;
+    };
+    let of = |name: &str| format!("{}/{name}", registry.address);
+    let list = of("tool:1");
+    let z = format!("{}/z:1", elsewhere.address);
+    let create = ["manifest", "create", &list, &of("team/amd:1"), &of("tool:arm"), &z];
+    world.imgfs(&create).ok();
+    let annotate = ["manifest", "annotate", "--variant", "v7", &list, &of("tool:arm")];
+    world.imgfs(&annotate).ok();
+    let push = world.imgfs(&["manifest", "push", "--json", &list]).ok();
+    let push = schema::check("manifest-push", &push);
+    let counts: Vec<_> = (push["members"].as_array().unwrap().iter())
+        .map(|member| {
+            let blobs = &member["blobs"];
+            (member["was_there"].clone(), blobs["mounted"].clone(), blobs["copied"].clone())
+        })
+        .collect();
+    let expected = [(false, 2, 0), (true, 0, 0), (false, 0, 2)];
+    let expected = expected.map(|(there, mounted, copied)| (there.into(), mounted.into(), copied.into()));
+    assert_eq!(counts, expected);
+
+    let named = format!("docker://{list}");
+    let raw = run(world.command("skopeo").args(["inspect", "--raw", "--tls-verify=false", &named]));
+    let raw = raw.ok_bytes();
+    assert_eq!(push["digest"], imgfs::oci::Digest::sha256(&raw).to_string());
+    // All of it is there: every manifest and blob is read and checked.
+    let copy = ["--insecure-policy", "copy", "-q", "--all", "--src-tls-verify=false", &named];
+    let layout = format!("oci:{}:t", world.path("copied").display());
+    run(world.command("skopeo").args(copy).arg(&layout)).ok();
+
+    let containers = world.path(".config/containers");
+    std::fs::create_dir_all(&containers).unwrap();
+    let policy = r#"{"default": [{"type": "insecureAcceptAnything"}]}"#;
+    std::fs::write(containers.join("policy.json"), policy).unwrap();
+    let registries = format!("[[registry]]\nlocation = \"{}\"\ninsecure = true\n", registry.address);
+    std::fs::write(world.path("registries.conf"), registries).unwrap();
+    let podman = |arguments: &[&str]| {
+        let mut command = world.command("podman");
+        command.env("CONTAINERS_REGISTRIES_CONF", world.path("registries.conf"));
+        for place in ["root", "runroot", "tmpdir"] {
+            command.arg(format!("--{place}")).arg(world.path(place));
+        }
+        run(command.args(["--storage-driver", "vfs"]).args(arguments))
+    };
+    let inspected = podman(&["manifest", "inspect", &list]).ok();
+    assert_eq!(json(&inspected)["manifests"][1]["platform"]["variant"], "v7");
+    for (platform, architecture) in [("linux/arm/v7", "arm"), ("linux/s390x", "s390x")] {
+        podman(&["pull", "-q", "--platform", platform, &list]).ok();
+        let found = podman(&["image", "inspect", "--format", "{{.Architecture}}", &list]).ok();
+        assert_eq!(found.trim(), architecture);
+        let cat = ["cat", "--platform", platform, &list, "/etc/platform"];
+        assert_eq!(world.imgfs(&cat).ok(), format!("linux/{architecture}"));
+    }
 }
