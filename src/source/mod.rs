@@ -11,7 +11,7 @@
 //!
 //! which hosts are asked       route (configuration files) -> endpoint
 //! in which order, how often   limit -> retry -> race (pace) -> mirrors (health, problems)
-//! one host                    registry (location, tags, referrers) -> transport -> auth (challenge, credentials), http (failure)
+//! one host                    search; registry (location, tags, referrers) -> transport -> auth (challenge, credentials), http (failure)
 //! writing to the registry     push (blob, manifest, referrer), upload; no mirrors
 //! what all of them share      network
 //! local images                layout, archive -> choose, file
@@ -46,6 +46,7 @@ mod registry;
 mod resolve;
 mod retry;
 pub mod route;
+mod search;
 mod secret;
 mod small_file;
 mod stream;
@@ -75,6 +76,7 @@ pub use resolve::{
     ResolvedImage, VerifiedDocument, Watch, image_of, image_of_watched, images_of, list_entry,
     resolve_image,
 };
+pub use search::{FoundRepository, MAX_SEARCH_RESULTS, search};
 pub use secret::Secret;
 pub use stream::{ByteStream, Provenance};
 pub use upload::WatchUpload;
