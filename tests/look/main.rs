@@ -20,6 +20,8 @@ mod world;
 mod export;
 
 mod diff;
+
+mod lists;
 mod schema;
 mod start;
 
