@@ -16,7 +16,7 @@ pub(super) use colour::Colours;
 pub(super) use names::{json_base64, json_text, name, printable, printable_name, shown_text};
 pub(super) use size::{human, size};
 pub(super) use stream::{JsonArray, Out};
-pub(super) use table::{table, table_text};
+pub(super) use table::{table, table_text, width};
 
 /// Raises the level that `--quiet` lowered.
 static RAISE: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();

@@ -35,7 +35,6 @@ pub use decode::{SpanDecoder, SpanError};
 pub use index::{IndexError, LayerIndex};
 pub use json_toc::{MAX_CONTENTS, TableOfContents};
 pub use pass::{Content, ContentResult, LayerError};
-pub use rfc3339::parse_time as parse_rfc3339;
 pub use scan::{Codec, PIECE_SIZE, Piece, ScanError, ScannedSpan, Scanner};
 pub use span::{
     Checkpoint, Chunk, Hash, MAX_LAYER_SIZE, MAX_SPAN_COMPRESSED, MAX_SPAN_SIZE, MEMBER_SPAN_SIZE,

@@ -81,12 +81,6 @@ pub fn opaque(path: &str) -> Member {
 }
 
 impl Member {
-    /// With these bytes as its name, text or not.
-    pub fn named(mut self, path: &[u8]) -> Self {
-        self.path = path.to_vec();
-        self
-    }
-
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
         self
@@ -105,6 +99,18 @@ impl Member {
     pub fn xattr(mut self, name: &str, value: &[u8]) -> Self {
         self.pax
             .push((format!("SCHILY.xattr.{name}"), value.to_vec()));
+        self
+    }
+
+    /// A PAX record as it stands.
+    pub fn pax(mut self, name: &str, value: &str) -> Self {
+        self.pax.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// With a name that is no text.
+    pub fn named(mut self, path: &[u8]) -> Self {
+        self.path = path.to_vec();
         self
     }
 

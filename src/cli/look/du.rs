@@ -11,12 +11,10 @@ use serde::Serialize;
 use super::walk::{Walk, everything, is_known};
 use super::{find_all, found_of, peek};
 use crate::cli::globals::{Globals, ImageOptions, runtime};
+use crate::cli::history::command_text;
 use crate::cli::output::{self, JsonArray, Out, json_base64, json_text};
 use crate::mount::Peek;
 use crate::tree::{Ino, Node, PartialTree, Tree};
-
-/// Characters shown of a build command; JSON has all of them.
-const SHOWN_COMMAND: usize = 70;
 
 /// Show how large directories of an image are.
 #[derive(Args)]
@@ -220,7 +218,7 @@ fn by_layer(peek: &Peek, found: &[(&[u8], Ino)], args: &DuArgs) -> anyhow::Resul
                 blob.digest.short(),
                 shown(sum.size, args.human_readable),
                 sum.files.to_string(),
-                short_command(sum.created_by.as_deref().unwrap_or_default()),
+                command_text(sum.created_by.as_deref().unwrap_or_default(), false),
             ]
         })
         .collect();
@@ -236,15 +234,5 @@ fn shown(size: u64, human: bool) -> String {
         output::human(size)
     } else {
         size.to_string()
-    }
-}
-
-/// A build command in one short line.
-fn short_command(command: &str) -> String {
-    let line = command.split_whitespace().collect::<Vec<_>>().join(" ");
-    let line = output::printable(line.as_bytes());
-    match line.char_indices().nth(SHOWN_COMMAND) {
-        Some((end, _)) => format!("{}...", line.get(..end).unwrap_or_default()),
-        None => line,
     }
 }

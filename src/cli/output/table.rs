@@ -1,7 +1,5 @@
 //! Tables whose columns align, whatever script their text is in.
 
-use unicode_width::UnicodeWidthStr;
-
 /// Rows under a heading, columns aligned; `right` lists the columns of numbers.
 pub(in crate::cli) fn table(
     heading: &[&str],
@@ -23,15 +21,15 @@ pub(in crate::cli) fn table_text(
         .map(|i| {
             all()
                 .filter_map(move |row| row.get(i))
-                .map(|cell| cell.width())
+                .map(|cell| width(cell))
         })
         .map(|widths| widths.max().unwrap_or(0))
         .collect();
     let mut text = String::new();
     for row in all() {
         let mut line = String::new();
-        for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let padding = " ".repeat(width.saturating_sub(cell.width()));
+        for (i, (cell, wide)) in row.iter().zip(&widths).enumerate() {
+            let padding = " ".repeat(wide.saturating_sub(width(cell)));
             let (before, after) = if right.contains(&i) {
                 (padding.as_str(), "")
             } else {
@@ -43,6 +41,11 @@ pub(in crate::cli) fn table_text(
         text.push('\n');
     }
     text
+}
+
+/// Columns that a text takes on a terminal.
+pub(in crate::cli) fn width(text: &str) -> usize {
+    unicode_width::UnicodeWidthStr::width(text)
 }
 
 #[cfg(test)]

@@ -1,9 +1,14 @@
 //! What stands behind tests: numbers to compare with, sizes, times, kinds, owners.
 
 use anyhow::{Context, bail};
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, civil};
 
-use crate::layer::{Mtime, parse_rfc3339};
+use crate::layer::Mtime;
 use crate::tree::Kind;
+
+/// Nanoseconds of a second.
+const SECOND: i128 = 1_000_000_000;
 
 /// A number with `+` or `-` before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,22 +76,23 @@ impl Size {
 
 /// A moment: a day, a day and a time (UTC unless it says otherwise), or `@` and seconds since 1970.
 pub(super) fn moment(text: &str) -> anyhow::Result<Mtime> {
-    if let Some(seconds) = text.strip_prefix('@')
-        && let Ok(seconds) = seconds.parse()
-    {
-        return Ok(Mtime {
-            seconds,
-            nanoseconds: 0,
-        });
-    }
-    let joined = text.trim().replacen(' ', "T", 1);
-    // What a user leaves away: the zone, the seconds, the time of day.
-    ["", "Z", ":00Z", "T00:00:00Z"]
-        .iter()
-        .find_map(|rest| parse_rfc3339(&format!("{joined}{rest}")))
-        .with_context(|| {
-            format!("{text:?} is no time: write for example 2024-01-31, '2024-01-31 12:00:00' or @1700000000")
+    let time = if let Some(seconds) = text.strip_prefix('@') {
+        let seconds = seconds.parse().ok();
+        seconds.and_then(|seconds| Timestamp::from_second(seconds).ok())
+    } else {
+        text.parse().ok().or_else(|| {
+            let time: civil::DateTime = text.parse().ok()?;
+            TimeZone::UTC.to_timestamp(time).ok()
         })
+    };
+    let time = time.with_context(|| {
+        format!("{text:?} is no time: write for example 2024-01-31, '2024-01-31 12:00:00' or @1700000000")
+    })?;
+    let nanoseconds = time.as_nanosecond();
+    Ok(Mtime {
+        seconds: i64::try_from(nanoseconds.div_euclid(SECOND))?,
+        nanoseconds: u32::try_from(nanoseconds.rem_euclid(SECOND))?,
+    })
 }
 
 /// Letters for kinds, with commas between them.
