@@ -10,6 +10,8 @@
 mod compare;
 pub mod found;
 mod image;
+mod known;
+mod lists;
 mod memory;
 mod mountpoint;
 mod opened;
@@ -25,6 +27,8 @@ mod status;
 pub use compare::{Compared, Comparison, Cost, Differences};
 pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
+pub use known::{KnownContent, KnownIndex, KnownLayer, known_layers};
+pub use lists::{BlobsPlaced, ListPush, Lists, PushedList, PushedMember, member_of};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};
 pub use peek::Peek;

@@ -363,7 +363,7 @@ fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|name| !name.is_empty() && *name != b".")
 }
 
-fn aspects(
+pub(super) fn aspects(
     old: &Tree,
     a: &Node,
     new: &Tree,

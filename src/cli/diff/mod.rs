@@ -103,9 +103,11 @@ async fn run(globals: &Globals, args: &DiffArgs) -> anyhow::Result<bool> {
     }
     let (old, new) = Box::pin(compared(globals, args, &what, &store)).await?;
     let comparison = Comparison::new(Arc::clone(&store), old, new);
-    let mut shown = Vec::new();
-    let announce =
-        |downloads: &[LayerProgress]| shown.push(progress::show(downloads, globals.quiet));
+    let mut shown = None;
+    // When the next ones are announced, those before are done.
+    let announce = |downloads: &[LayerProgress]| {
+        shown = Some(progress::show(downloads, globals.quiet));
+    };
     let mut found = comparison.run(what.path.as_bytes(), announce).await?;
     drop(shown);
     let left_out = if args.times {

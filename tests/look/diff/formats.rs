@@ -184,7 +184,7 @@ fn soci_indexes_have_no_digests_of_files() {
     };
     let images = [("old", layer(&large, "x")), ("new", layer(&other, "y"))].map(|(tag, layer)| {
         let ztoc = Ztoc::of_blob(&layer.blob, SOCI_SPAN).encode();
-        let made = soci_v2(&host_image(vec![layer]), &[Some(ztoc.into())], &[]);
+        let made = soci_v2(&host_image(vec![layer]), &[Some(ztoc)], &[]);
         world.registry.put_image("r", tag, &made.image);
         for blob in &made.blobs {
             world.registry.put_blob(blob.clone());

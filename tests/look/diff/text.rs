@@ -3,8 +3,10 @@
 use super::*;
 use crate::process::run;
 
-/// Texts: before and after.
-fn cases() -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
+/// A file's name, its text before and after.
+type Case = (&'static str, Vec<u8>, Vec<u8>);
+
+fn cases() -> Vec<Case> {
     let numbers = |range: std::ops::Range<u32>| -> Vec<u8> {
         range
             .flat_map(|number| format!("line {number}\n").into_bytes())
@@ -54,7 +56,7 @@ fn lines_are_those_that_gnu_diff_prints() {
         return;
     }
     let world = World::new();
-    let members = |which: fn(&(&'static str, Vec<u8>, Vec<u8>)) -> Vec<u8>| {
+    let members = |which: fn(&Case) -> Vec<u8>| {
         let files = cases();
         let files = files
             .iter()
