@@ -36,16 +36,16 @@ pub(super) struct LayersArgs {
 #[derive(Serialize)]
 pub(super) struct LayerInfo {
     /// The base is 0.
-    layer: usize,
-    digest: String,
-    diff_id: String,
+    pub(super) layer: usize,
+    pub(super) digest: String,
+    pub(super) diff_id: String,
     media_type: String,
-    size: u64,
+    pub(super) size: u64,
     unpacked: Option<u64>,
     entries: Option<usize>,
     /// Whether an index that was made here is in the cache.
     indexed: bool,
-    index: Option<String>,
+    pub(super) index: Option<String>,
     trust: Option<&'static str>,
     created: Option<String>,
     created_by: Option<String>,

@@ -71,7 +71,8 @@ pub use options::{Options, RetryPolicy, Timeouts};
 pub use push::{Pusher, push_to};
 pub use registry::Registry;
 pub use resolve::{
-    ResolvedImage, VerifiedDocument, Watch, image_of, image_of_watched, images_of, resolve_image,
+    ResolvedImage, VerifiedDocument, Watch, image_of, image_of_watched, images_of, manifests_of,
+    resolve_image,
 };
 pub use secret::Secret;
 pub use stream::{ByteStream, Provenance};

@@ -18,6 +18,8 @@ mod support;
 mod world;
 
 mod export;
+mod inspect;
+mod provenance;
 mod schema;
 mod start;
 
