@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::globals::{Globals, ImageOptions, runtime};
 use super::{output, time};
 use crate::mount::{Image, KnownLayer, known_layers};
+use crate::oci::BuildStep;
 
 /// Characters of a command that a table shows, as Docker does it.
 const COMMAND_WIDTH: usize = 45;
@@ -19,6 +20,7 @@ where the layer's index is in the cache. Only the manifest and the config are fe
 Examples:
   imgfs history golang
   imgfs history --no-trunc --json golang | jq -r '.[].created_by'")]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent flags")]
 pub(super) struct HistoryArgs {
     /// The image
     image: String,
@@ -115,21 +117,19 @@ fn steps(image: &Image, layers: &[KnownLayer]) -> Vec<Step> {
     let is_matched = layers.iter().all(|layer| layer.step.is_some());
     let mut numbered = layers.iter().enumerate();
     if told.is_empty() {
-        let nameless = Default::default();
+        let nameless = BuildStep::default();
         return numbered.map(|layer| step(&nameless, Some(layer))).collect();
     }
     told.iter()
         .map(|told| {
-            let layer = match told.empty_layer {
-                false if is_matched => numbered.next(),
-                _ => None,
-            };
+            let has_layer = is_matched && !told.empty_layer;
+            let layer = has_layer.then(|| numbered.next()).flatten();
             step(told, layer)
         })
         .collect()
 }
 
-fn step(told: &crate::oci::BuildStep, layer: Option<(usize, &KnownLayer)>) -> Step {
+fn step(told: &BuildStep, layer: Option<(usize, &KnownLayer)>) -> Step {
     let nothing = told.empty_layer.then_some(0);
     let content = layer.and_then(|(_, layer)| layer.content);
     Step {
