@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::format::{Field, Format, Listing};
 use super::globals::{Globals, ImageOptions, runtime};
 use super::{output, time};
 use crate::mount::{Image, KnownLayer, known_layers};
@@ -44,10 +45,24 @@ pub(super) struct HistoryArgs {
         default_missing_value = "true"
     )]
     human: bool,
+    /// table, json or a Go template with the fields ID, CreatedSince, CreatedAt, CreatedBy, Size, Unpacked and Comment
+    #[arg(long, value_name = "FORMAT", default_value = "table", hide_default_value = true, conflicts_with_all = ["json", "quiet"])]
+    format: Format,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
+
+/// Docker's fields, and UNPACKED.
+const FIELDS: &[Field] = &[
+    Field::text("ID", "IMAGE"),
+    Field::text("CreatedSince", "CREATED"),
+    Field::text("CreatedAt", "CREATED AT"),
+    Field::text("CreatedBy", "CREATED BY"),
+    Field::number("Size", "SIZE"),
+    Field::number("Unpacked", "UNPACKED"),
+    Field::text("Comment", "COMMENT"),
+];
 
 /// One step. Sizes in bytes.
 #[derive(Serialize)]
@@ -95,19 +110,17 @@ pub(super) fn history(globals: &Globals, args: &HistoryArgs) -> anyhow::Result<(
             .iter()
             .try_for_each(|step| output::line(&id_text(step, args)));
     }
-    let rows: Vec<_> = steps.iter().map(|step| row(step, args)).collect();
-    output::table(
-        &[
-            "IMAGE",
-            "CREATED",
-            "CREATED BY",
-            "SIZE",
-            "UNPACKED",
-            "COMMENT",
-        ],
-        &rows,
-        &[3, 4],
-    )
+    let mut listing = Listing::new(FIELDS);
+    for step in &steps {
+        listing.push(row(step, args));
+    }
+    let created = if args.human {
+        "CreatedSince"
+    } else {
+        "CreatedAt"
+    };
+    let columns = ["ID", created, "CreatedBy", "Size", "Unpacked", "Comment"];
+    listing.print(&args.format, &columns)
 }
 
 /// The steps, the first one first. An image without a history has a step without a name for each layer.
@@ -153,15 +166,13 @@ fn row(step: &Step, args: &HistoryArgs) -> Vec<String> {
         Some(bytes) => bytes.to_string(),
     };
     let created = step.created.as_deref();
-    let ago = created.and_then(time::seconds_of).map(time::ago);
-    let created = match (ago, created) {
-        (Some(ago), _) if args.human => ago,
-        (_, Some(created)) => output::printable(created.as_bytes()),
-        (_, None) => "-".to_owned(),
-    };
+    let since = created.and_then(time::seconds_of).map(time::ago);
+    let at = created.map(|created| output::printable(created.as_bytes()));
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
         id_text(step, args),
-        created,
+        or_dash(since),
+        or_dash(at),
         command_text(&step.created_by, args.no_trunc),
         size(step.size),
         size(step.unpacked),

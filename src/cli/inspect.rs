@@ -1,9 +1,12 @@
 //! `imgfs inspect`.
 
+use std::str::FromStr;
+
 use clap::Args;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::format::Format;
 use super::globals::{Globals, ImageOptions, runtime};
 use super::layers::{LayerInfo, infos};
 use super::{output, time};
@@ -19,12 +22,17 @@ what its files can be reached by without fetching all of it, as in imgfs layers.
 
 Examples:
   imgfs inspect golang
-  imgfs inspect --json golang | jq .config.Env")]
+  imgfs inspect -f '{{json .Config.Env}}' golang
+  imgfs inspect --json golang | jq '.layers[].diff_id'")]
 pub(super) struct InspectArgs {
     /// The image
     image: String,
     #[command(flatten)]
     options: ImageOptions,
+    /// json or a Go template with Docker's fields: Id, RepoDigests, Created, Architecture, Os, Variant, Size
+    /// (as distributed), Config, RootFS; and Reference, Digest, Manifest, Platforms, Layers
+    #[arg(long, short, value_name = "FORMAT", conflicts_with = "json")]
+    format: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -85,7 +93,50 @@ pub(super) fn inspect(globals: &Globals, args: &InspectArgs) -> anyhow::Result<(
     if args.json {
         return output::json(&inspection);
     }
-    print(&inspection)
+    let Some(format) = &args.format else {
+        return print(&inspection);
+    };
+    let fields = docker_fields(&inspection, &image);
+    match Format::from_str(format)? {
+        Format::Json | Format::Table => output::line(&fields.to_string()),
+        Format::Rows(template) | Format::Columns(template) => output::line(&template.run(&fields)?),
+    }
+}
+
+/// What Docker's templates find in an image, and what it does not tell.
+fn docker_fields(inspection: &Inspection<'_>, image: &Image) -> Value {
+    let config = &image.resolved.config;
+    let repository = image.reference.repository();
+    let pinned = repository.map(|(host, name)| format!("{host}/{name}@{}", inspection.digest));
+    let layers = inspection.layers.iter();
+    let diff_ids: Vec<_> = layers.clone().map(|layer| layer.diff_id.as_str()).collect();
+    let layers: Vec<_> = layers
+        .map(|layer| {
+            json!({
+                "Layer": layer.layer, "Digest": layer.digest, "DiffID": layer.diff_id, "Size": layer.size,
+                "Index": layer.index,
+            })
+        })
+        .collect();
+    let platforms: Vec<_> = (inspection.platforms.iter())
+        .map(|entry| json!({"Platform": entry.platform, "Digest": entry.digest}))
+        .collect();
+    json!({
+        "Id": inspection.id,
+        "RepoDigests": pinned.into_iter().collect::<Vec<_>>(),
+        "Created": inspection.created.unwrap_or_default(),
+        "Architecture": config.architecture,
+        "Os": config.os,
+        "Variant": config.variant,
+        "Size": inspection.size,
+        "Config": inspection.config,
+        "RootFS": {"Type": "layers", "Layers": diff_ids},
+        "Reference": inspection.reference,
+        "Digest": inspection.digest,
+        "Manifest": inspection.manifest,
+        "Platforms": platforms,
+        "Layers": layers,
+    })
 }
 
 fn platforms(root: Option<&VerifiedDocument>) -> anyhow::Result<Vec<PlatformInfo>> {

@@ -6,6 +6,9 @@ mod cache;
 mod cp;
 mod daemon;
 mod export;
+mod format;
+
+mod diff;
 mod globals;
 mod history;
 mod index;
@@ -22,6 +25,8 @@ mod progress;
 mod ps;
 mod pull;
 mod registry;
+mod template;
+
 mod tags;
 mod time;
 mod units;
@@ -73,6 +78,8 @@ enum Command {
     Stat(look::StatArgs),
     Cp(cp::CpArgs),
     Export(export::ExportArgs),
+
+    Diff(diff::DiffArgs),
     Inspect(inspect::InspectArgs),
     History(history::HistoryArgs),
     Layers(layers::LayersArgs),
@@ -157,6 +164,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Stat(args) => look::stat(globals, &args)?,
         Command::Cp(args) => cp::cp(globals, &args)?,
         Command::Export(args) => export::export(globals, &args)?,
+
+        Command::Diff(args) => return diff::diff(globals, &args),
         Command::Index(command) => return index::run(globals, &command),
         Command::Inspect(args) => inspect::inspect(globals, &args)?,
         Command::History(args) => history::history(globals, &args)?,

@@ -1,4 +1,5 @@
-//! Progress of downloads and of what is written: bars on a terminal, now and then a line otherwise, nothing with `--quiet`.
+//! Progress of downloads, copies and what is written: bars on a terminal, now and then a line otherwise, nothing with
+//! `--quiet`.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -24,6 +25,16 @@ pub(super) struct Shown {
 
 /// Shows these downloads while they run.
 pub(super) fn show(downloads: &[LayerProgress], quiet: bool) -> Shown {
+    show_as(downloads, quiet, ("fetching", "fetched"))
+}
+
+/// Shows blobs on their way from one registry to another.
+pub(super) fn show_copies(copies: &[LayerProgress], quiet: bool) -> Shown {
+    show_as(copies, quiet, ("copying", "copied"))
+}
+
+/// `verb` is what is going on, and what was.
+fn show_as(downloads: &[LayerProgress], quiet: bool, verb: (&'static str, &'static str)) -> Shown {
     if quiet || downloads.is_empty() {
         return Shown { task: None };
     }
@@ -31,7 +42,7 @@ pub(super) fn show(downloads: &[LayerProgress], quiet: bool) -> Shown {
     let task = if std::io::stderr().is_terminal() {
         tokio::spawn(bars(downloads))
     } else {
-        tokio::spawn(lines(downloads))
+        tokio::spawn(lines(downloads, verb))
     };
     Shown { task: Some(task) }
 }
@@ -113,7 +124,7 @@ impl Drop for Cleared {
     }
 }
 
-async fn lines(downloads: Vec<LayerProgress>) {
+async fn lines(downloads: Vec<LayerProgress>, verb: (&'static str, &'static str)) {
     let total: u64 = downloads.iter().map(|download| download.blob.size).sum();
     let layers = match &downloads[..] {
         [download] => format!("layer {}", download.blob.digest.short()),
@@ -128,7 +139,8 @@ async fn lines(downloads: Vec<LayerProgress>) {
         0 => String::new(),
         _ => format!(", of which {} were here", output::size(here)),
     };
-    output::message(&format!("fetching {layers}, {}{here}", output::size(total)));
+    let (doing, done_so_far) = verb;
+    output::message(&format!("{doing} {layers}, {}{here}", output::size(total)));
     loop {
         tokio::time::sleep(LINES).await;
         let done: u64 = downloads
@@ -136,7 +148,7 @@ async fn lines(downloads: Vec<LayerProgress>) {
             .map(|download| download.progress.done())
             .sum();
         output::message(&format!(
-            "fetched {} of {}",
+            "{done_so_far} {} of {}",
             output::size(done),
             output::size(total)
         ));

@@ -90,6 +90,16 @@ fn history_is_told_by_manifest_and_config_alone() {
     let ids = world.imgfs(&["history", "-q", &reference]).ok();
     let id = Digest::sha256(&image.blobs[0]).hex();
     assert_eq!(ids, format!("{}\n<missing>\n<missing>\n", &id[..12]));
+    let by_template = |template: &str| {
+        world
+            .imgfs(&["history", "--format", template, &reference])
+            .ok()
+    };
+    assert_eq!(
+        by_template("{{.CreatedBy}}|{{.Comment}}").lines().last(),
+        Some("ADD rootfs.tar / # base|buildkit")
+    );
+    assert_eq!(by_template("table {{.Size}}").lines().nth(2), Some("0 B"));
     // Once the layers are known, their files' sizes are.
     world.imgfs(&["ls", &reference]).ok();
     let json = schema::check(
@@ -173,16 +183,18 @@ fn inspect_tells_both_digests_of_layers_and_the_platforms() {
     let here = two_layers();
     world.put(&here);
     let other = image("linux/s390x", vec![gzip(&[file("o", "o")])]);
+    let proof = image("unknown/unknown", vec![gzip(&[file("p", "p")])]);
     let platform = imgfs::source::host_platform().to_string();
     let index = image_index(&[
         (&platform, &here),
         ("linux/s390x", &other),
-        ("unknown/unknown", &other),
+        ("unknown/unknown", &proof),
     ]);
     for blob in &other.blobs {
         world.registry.put_blob(blob.clone());
     }
     world.registry.put_image("r", "other", &other);
+    world.registry.put_image("r", "proof", &proof);
     world
         .registry
         .put_manifest("r", "list", OCI_INDEX, index.clone());
@@ -219,6 +231,27 @@ fn inspect_tells_both_digests_of_layers_and_the_platforms() {
     }
     let digest = Digest::sha256(&here.layers[1].tar).to_string();
     assert!(text.contains(&digest), "{text}");
+    let by_template = |template: &str| world.imgfs(&["inspect", "-f", template, &reference]).ok();
+    let id = Digest::sha256(&here.blobs[0]);
+    assert_eq!(
+        by_template("{{.Id}} {{index .Config.Env 0}}"),
+        format!("{id} A=b\n")
+    );
+    assert_eq!(
+        by_template("{{index .RootFS.Layers 1}}"),
+        format!("{digest}\n")
+    );
+    let pinned = format!(
+        "[{}@{}]\n",
+        world.registry.reference("r"),
+        Digest::sha256(&index)
+    );
+    assert_eq!(by_template("{{.RepoDigests}}"), pinned);
+    let whole: Value = serde_json::from_str(&by_template("json")).unwrap();
+    assert_eq!(whole["Os"], "linux");
+    world
+        .imgfs(&["inspect", "-f", "{{.Nothing", &reference])
+        .fails(1, &["template"]);
     // The list with what its manifests say: no config is needed.
     world.registry.forget_requests();
     let fresh = world.path("fresh");

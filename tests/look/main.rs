@@ -17,8 +17,10 @@ mod support;
 #[path = "../mount/world.rs"]
 mod world;
 
+mod diff;
 mod export;
 mod inspect;
+mod lists;
 mod provenance;
 mod schema;
 mod start;

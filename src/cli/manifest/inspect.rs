@@ -1,17 +1,17 @@
 //! `imgfs manifest inspect`.
 
-use std::sync::Arc;
-
+use anyhow::{Context, bail};
+use bytes::Bytes;
 use clap::Args;
-use serde::Serialize;
 
+use super::{list_name, lists, platforms};
 use crate::cli::globals::{Globals, ImageOptions, runtime};
 use crate::cli::{output, time};
-use crate::mount::{Freshness, Image, Request};
-use crate::oci::{Document, MediaType};
-use crate::store::Store;
+use crate::mount::Image;
+use crate::oci::{Document, ManifestList, MediaType, Reference};
 
-/// Print the manifest or list that a name points to, as the registry has it.
+/// Print the manifest or list that a name points to, as the registry has it. Of a list that is kept here, see
+/// `imgfs manifest create`, that is printed.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -19,8 +19,11 @@ Examples:
   imgfs manifest inspect -v golang
   imgfs manifest inspect --json golang | jq -r '.[].digest'")]
 pub(in crate::cli) struct InspectArgs {
-    /// The image
+    /// The image, or a list that is kept here
     image: String,
+    /// An image of that list
+    #[arg(value_name = "MANIFEST")]
+    member: Option<String>,
     #[command(flatten)]
     options: ImageOptions,
     /// A table of what the list says of its entries instead of the raw document
@@ -34,44 +37,23 @@ pub(in crate::cli) struct InspectArgs {
     json: bool,
 }
 
-/// A manifest. Sizes in bytes.
-#[derive(Serialize)]
-struct ManifestInfo {
-    platform: Option<String>,
-    digest: String,
-    media_type: String,
-    size: u64,
-    /// Digest of the config: the image's ID.
-    config: String,
-    /// Number of layers.
-    layers: usize,
-    /// Size of all layers as they are distributed.
-    layer_bytes: u64,
-}
-
 pub(super) fn inspect(globals: &Globals, args: &InspectArgs) -> anyhow::Result<()> {
-    let store = globals.store()?;
-    let request = args.options.request(&args.image)?;
+    let shown = shown(args)?;
     if args.json || args.verbose > 0 {
-        let (infos, freshness) = runtime()?.block_on(manifests(&store, &request))?;
-        time::say_freshness(&freshness, globals.quiet);
-        return if args.json {
-            output::json(&infos)
-        } else {
-            print(&infos)
+        return match &shown {
+            Shown::Kept(name, _) => bail!(
+                "{name} is a list that is kept here: what the manifests say is told of lists in a registry; use --table, or \
+                 push it first"
+            ),
+            Shown::Image(image) => platforms::print(globals, &args.options, image, args.json),
         };
     }
-    let (root, freshness) = runtime()?.block_on(Image::root(&store, &request))?;
-    time::say_freshness(&freshness, globals.quiet);
+    let body = document(globals, args, shown)?;
     if !args.table {
-        let newline: &[u8] = if root.body.ends_with(b"\n") {
-            b""
-        } else {
-            b"\n"
-        };
-        return output::bytes(&[&root.body, newline].concat());
+        let newline: &[u8] = if body.ends_with(b"\n") { b"" } else { b"\n" };
+        return output::bytes(&[&body, newline].concat());
     }
-    let index = match Document::parse(&root.body, None)? {
+    let index = match Document::parse(&body, None)? {
         Document::Index(index) => index,
         Document::Manifest(_) => {
             return output::line("a single manifest, no list of platforms");
@@ -99,48 +81,57 @@ pub(super) fn inspect(globals: &Globals, args: &InspectArgs) -> anyhow::Result<(
     output::table(&["PLATFORM", "KIND", "DIGEST", "SIZE"], &rows, &[3])
 }
 
-/// All manifests that the name leads to.
-async fn manifests(
-    store: &Arc<Store>,
-    request: &Request,
-) -> anyhow::Result<(Vec<ManifestInfo>, Freshness)> {
-    let (listed, freshness) = Image::manifests(store, request).await?;
-    let mut infos: Vec<_> = listed
-        .into_iter()
-        .map(|(entry, manifest)| ManifestInfo {
-            platform: entry.platform.as_ref().map(ToString::to_string),
-            digest: entry.digest.to_string(),
-            media_type: entry.media_type,
-            size: entry.size,
-            config: manifest.config.digest.to_string(),
-            layers: manifest.layers.len(),
-            layer_bytes: (manifest.layers.iter())
-                .fold(0, |sum, layer| sum.saturating_add(layer.size)),
-        })
-        .collect();
-    if let [info] = &mut infos[..]
-        && info.platform.is_none()
-    {
-        // Where no list says it the config does.
-        let image = Image::resolve(store, request).await?;
-        info.platform = Some(image.resolved.platform().to_string());
-    }
-    Ok((infos, freshness))
+/// What is to be shown: a list that is kept here, or what the registry has.
+enum Shown {
+    Kept(Reference, ManifestList),
+    Image(String),
 }
 
-fn print(infos: &[ManifestInfo]) -> anyhow::Result<()> {
-    let rows: Vec<_> = infos
-        .iter()
-        .map(|info| {
-            vec![
-                info.platform.clone().unwrap_or_else(|| "-".to_owned()),
-                info.digest.clone(),
-                info.config.clone(),
-                info.layers.to_string(),
-                output::size(info.layer_bytes),
-            ]
-        })
-        .collect();
-    let heading = ["PLATFORM", "DIGEST", "CONFIG", "LAYERS", "SIZE"];
-    output::table(&heading, &rows, &[3, 4])
+fn shown(args: &InspectArgs) -> anyhow::Result<Shown> {
+    let kept = kept(&args.image)?;
+    Ok(match (&args.member, kept) {
+        (None, Some((name, list))) => Shown::Kept(name, list),
+        (None, None) => Shown::Image(args.image.clone()),
+        (Some(member), kept) => {
+            let name = list_name(&args.image)?;
+            let mut list = super::existing(kept.map(|(_, list)| list), &name)?;
+            let found = list.find_mut(member);
+            let found = found
+                .with_context(|| format!("manifest for image {member} does not exist in {name}"))?;
+            let (host, repository) = found
+                .reference
+                .repository()
+                .context("internal: a list of local images")?;
+            Shown::Image(format!("{host}/{repository}@{}", found.manifest.digest))
+        }
+    })
+}
+
+fn document(globals: &Globals, args: &InspectArgs, shown: Shown) -> anyhow::Result<Bytes> {
+    let image = match shown {
+        Shown::Kept(name, list) => {
+            if !globals.quiet {
+                output::message(&format!("{name} as it is kept here, to be pushed"));
+            }
+            return Ok(list.encode(list.usual_format()).into());
+        }
+        Shown::Image(image) => image,
+    };
+    let store = globals.store()?;
+    let request = args.options.request(&image)?;
+    let (root, freshness) = runtime()?.block_on(Image::root(&store, &request))?;
+    time::say_freshness(&freshness, globals.quiet);
+    Ok(root.body)
+}
+
+/// The list that is kept here under this name, if it can be the name of one.
+fn kept(text: &str) -> anyhow::Result<Option<(Reference, ManifestList)>> {
+    let Ok(name) = list_name(text) else {
+        return Ok(None);
+    };
+    // Without a home there are no lists.
+    let Ok(lists) = lists() else {
+        return Ok(None);
+    };
+    Ok(lists.get(&name)?.map(|list| (name, list)))
 }
