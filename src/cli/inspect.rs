@@ -29,9 +29,14 @@ pub(super) struct InspectArgs {
     image: String,
     #[command(flatten)]
     options: ImageOptions,
-    /// json or a Go template with Docker's fields: Id, RepoDigests, Created, Architecture, Os, Variant, Size
-    /// (as distributed), Config, RootFS; and Reference, Digest, Manifest, Platforms, Layers
-    #[arg(long, short, value_name = "FORMAT", conflicts_with = "json")]
+    #[arg(
+        long,
+        short,
+        value_name = "FORMAT",
+        conflicts_with = "json",
+        help = "json or a Go template with Docker's fields: Id, RepoDigests, Created, Architecture, Os, Variant, Size (as \
+                distributed), Config, RootFS; and Reference, Digest, Manifest, Platforms, Layers"
+    )]
     format: Option<String>,
     /// Print JSON
     #[arg(long)]

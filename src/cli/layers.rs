@@ -28,12 +28,11 @@ pub(super) struct LayersArgs {
     /// Print all of digests and commands
     #[arg(long)]
     no_trunc: bool,
-    /// table, json or a Go template with the fields Layer, Digest, DiffID, Size, Unpacked, Entries, Index, Trust and Command
     #[arg(
+        help = "table, json or a Go template with the fields Layer, Digest, DiffID, Size, Unpacked, Entries, Index, Trust and Command",
         long,
         value_name = "FORMAT",
         default_value = "table",
-        hide_default_value = true,
         conflicts_with = "json"
     )]
     format: Format,
