@@ -17,11 +17,11 @@ mod support;
 #[path = "../mount/world.rs"]
 mod world;
 
-mod export;
-
 mod diff;
-
+mod export;
+mod inspect;
 mod lists;
+mod provenance;
 mod schema;
 mod start;
 mod walks;
