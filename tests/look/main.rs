@@ -23,6 +23,7 @@ mod diff;
 
 mod lists;
 mod schema;
+mod search;
 mod start;
 
 use listing::{Member, noise, tar_of};
