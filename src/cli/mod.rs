@@ -26,6 +26,7 @@ mod progress;
 mod ps;
 mod pull;
 mod registry;
+mod search;
 mod template;
 
 mod tags;
@@ -90,6 +91,7 @@ enum Command {
     History(history::HistoryArgs),
     Layers(layers::LayersArgs),
     Tags(tags::TagsArgs),
+    Search(search::SearchArgs),
     Whence(whence::WhenceArgs),
     #[command(subcommand)]
     Index(index::IndexCommand),
@@ -187,6 +189,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Manifest(command) => manifest::run(globals, &command)?,
         Command::Login(args) => login::login(globals, &args)?,
         Command::Logout(args) => login::logout(globals, &args)?,
+        Command::Search(args) => search::search(globals, &args)?,
         Command::Registry(command) => registry::run(&command)?,
         Command::Cache(command) => cache::run(globals, &command)?,
         Command::Completions(args) => {

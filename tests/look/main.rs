@@ -23,6 +23,7 @@ mod inspect;
 mod lists;
 mod provenance;
 mod schema;
+mod search;
 mod start;
 mod walks;
 mod walks_counterparts;
