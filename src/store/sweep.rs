@@ -100,14 +100,15 @@ impl Store {
         })
     }
 
-    /// Whether somebody has a layer open: a mount, a first contact, a pull, a command, here or in another process.
-    pub fn is_in_use(&self, layer: &Digest) -> Result<bool, StoreError> {
+    /// The layers that somebody has open: a mount, a first contact, a pull, a command, here or in another process.
+    pub fn layers_in_use(&self) -> Result<HashSet<Digest>, StoreError> {
+        let mut in_use = HashSet::new();
         for (slot, dir) in self.layers()? {
-            if slot.layer() == layer && Locked::try_take_layer(&dir)?.is_none() && dir.exists() {
-                return Ok(true);
+            if Locked::try_take_layer(&dir)?.is_none() && dir.exists() {
+                in_use.insert(*slot.layer());
             }
         }
-        Ok(false)
+        Ok(in_use)
     }
 }
 
@@ -146,7 +147,7 @@ impl<'a> Removal<'a> {
             plan.remove(store.document_path(&image.digest));
         }
         let marked = store.marked(&tags, &images)?;
-        let scope = (!everything).then(|| store.below(&images));
+        let scope = (!everything).then(|| below(&images));
         let in_scope = |digests: fn(&Marked) -> &HashSet<Digest>, digest: &Digest| {
             !digests(&marked).contains(digest)
                 && scope
@@ -340,21 +341,6 @@ impl Store {
         Ok(marked)
     }
 
-    /// What images refer to.
-    fn below(&self, images: &[KnownImage]) -> Marked {
-        let mut below = Marked::default();
-        for image in images {
-            below.documents.extend([image.digest, *image.id()]);
-            let via = image.record.iter().flat_map(|record| &record.via);
-            below.documents.extend(via);
-            let roots = image.tags.iter().map(|tag| tag.descriptor.digest);
-            below.documents.extend(roots);
-            let layers = image.manifest.layers.iter();
-            below.layers.extend(layers.map(|blob| blob.digest));
-        }
-        below
-    }
-
     /// Whether a document says that it belongs to one that stays, as artifacts beside an image do.
     fn belongs_to_marked(&self, digest: &Digest, marked: &Marked) -> bool {
         #[derive(serde::Deserialize)]
@@ -382,6 +368,21 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// What images refer to.
+fn below(images: &[KnownImage]) -> Marked {
+    let mut below = Marked::default();
+    for image in images {
+        below.documents.extend([image.digest, *image.id()]);
+        let via = image.record.iter().flat_map(|record| &record.via);
+        below.documents.extend(via);
+        let roots = image.tags.iter().map(|tag| tag.descriptor.digest);
+        below.documents.extend(roots);
+        let layers = image.manifest.layers.iter();
+        below.layers.extend(layers.map(|blob| blob.digest));
+    }
+    below
 }
 
 fn if_there(result: std::io::Result<()>) -> std::io::Result<()> {
