@@ -17,6 +17,11 @@ mod support;
 #[path = "../mount/world.rs"]
 mod world;
 
+mod export;
+
+mod diff;
+
+mod lists;
 mod schema;
 mod start;
 
