@@ -123,6 +123,11 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>], right: &[usize]) -> 
     bytes(text.as_bytes())
 }
 
+/// Whether somebody reads stdout as it is written.
+pub(super) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// Columns that a text takes on a terminal.
 pub(super) fn width(text: &str) -> usize {
     unicode_width::UnicodeWidthStr::width(text)
