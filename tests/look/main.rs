@@ -21,6 +21,7 @@ mod export;
 
 mod diff;
 
+mod images;
 mod lists;
 mod schema;
 mod start;
