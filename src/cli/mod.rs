@@ -12,6 +12,7 @@ mod format;
 mod diff;
 mod globals;
 mod history;
+mod images;
 mod index;
 mod inspect;
 mod keys;
@@ -73,6 +74,9 @@ enum Command {
     #[command(visible_alias = "umount")]
     Unmount(mount::UnmountArgs),
     Pull(pull::PullArgs),
+    Images(images::ImagesArgs),
+    Rm(images::RmArgs),
+    Prune(images::PruneArgs),
     Ps(ps::PsArgs),
     Status(ps::StatusArgs),
     Ls(look::LsArgs),
@@ -166,6 +170,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Mount(args) => return mount::mount(globals, &args),
         Command::Unmount(args) => mount::unmount(&args)?,
         Command::Pull(args) => pull::pull(globals, &args)?,
+        Command::Images(args) => images::images(globals, &args)?,
+        Command::Rm(args) => return images::rm(globals, &args),
+        Command::Prune(args) => images::prune(globals, &args)?,
         Command::Ps(args) => ps::ps(&args)?,
         Command::Status(args) => ps::status(&args)?,
         Command::Ls(args) => return look::ls(globals, &args),

@@ -102,3 +102,8 @@ pub(super) fn is_broken_pipe(err: &anyhow::Error) -> bool {
             .is_some_and(|err| err.kind() == std::io::ErrorKind::BrokenPipe)
     })
 }
+
+/// Whether somebody reads stdout as it is written.
+pub(super) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}

@@ -263,16 +263,15 @@ impl LayerIndex {
     /// The index digest of an index file, by its first [`HEADER_SIZE`] bytes: each section is checked against its hash
     /// there when it is read, so this is the digest of whatever is read from the file.
     pub fn digest_of_file(file: &[u8]) -> Result<Digest, IndexError> {
-        let header = file.get(..HEADER_SIZE).ok_or(IndexError::Version)?;
-        let (header, check) = header.split_at(size_of::<Header>());
-        let parsed = Header::ref_from_bytes(header).map_err(|_| IndexError::Version)?;
-        if parsed.magic != MAGIC || parsed.version.get() != VERSION {
-            return Err(IndexError::Version);
-        }
-        if blake3::hash(header).as_bytes() != check {
-            return Err(IndexError::Damaged("header checksum"));
-        }
-        Ok(parsed.index_digest())
+        let start = file.first_chunk().ok_or(IndexError::Version)?;
+        Ok(Header::checked(start)?.index_digest())
+    }
+
+    /// The size of the layer's uncompressed tar in bytes, as an index file says. Reads its header alone.
+    pub fn layer_size_of(mut file: impl Read) -> Result<u64, IndexError> {
+        let mut start = [0; HEADER_SIZE];
+        file.read_exact(&mut start)?;
+        Ok(Header::checked(&start)?.layer_size.get())
     }
 
     /// Reads an index file that should be of `blob`. With `with_digests`, the file digests too.
@@ -283,14 +282,7 @@ impl LayerIndex {
     ) -> Result<Self, IndexError> {
         let mut start = [0; HEADER_SIZE];
         file.read_exact(&mut start)?;
-        let (header, check) = start.split_at(size_of::<Header>());
-        let parsed = Header::ref_from_bytes(header).map_err(|_| IndexError::Version)?;
-        if parsed.magic != MAGIC || parsed.version.get() != VERSION {
-            return Err(IndexError::Version);
-        }
-        if blake3::hash(header).as_bytes() != check {
-            return Err(IndexError::Damaged("header checksum"));
-        }
+        let parsed = Header::checked(&start)?;
         if parsed.digest != padded(blob) || parsed.algorithm != blob.algorithm() as u8 {
             return Err(IndexError::OtherBlob { expected: *blob });
         }
@@ -337,6 +329,19 @@ impl LayerIndex {
 }
 
 impl Header {
+    /// The header of a file that starts like this.
+    fn checked(start: &[u8; HEADER_SIZE]) -> Result<&Self, IndexError> {
+        let (header, check) = start.split_at(size_of::<Self>());
+        let parsed = Self::ref_from_bytes(header).map_err(|_| IndexError::Version)?;
+        if parsed.magic != MAGIC || parsed.version.get() != VERSION {
+            return Err(IndexError::Version);
+        }
+        if blake3::hash(header).as_bytes() != check {
+            return Err(IndexError::Damaged("header checksum"));
+        }
+        Ok(parsed)
+    }
+
     /// See [`LayerIndex::digest`].
     fn index_digest(&self) -> Digest {
         let mut digester = Digester::new(Algorithm::Sha256);

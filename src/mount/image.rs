@@ -215,6 +215,7 @@ impl Image {
         .await?;
         let ((resolved, finder), source, freshness) = found;
         warn(&resolved);
+        store.record_image(&reference.to_string(), &resolved).await;
         Ok(Self {
             reference,
             resolved,
@@ -232,6 +233,9 @@ impl Image {
         .await?;
         let (images, source, freshness) = found;
         images.iter().for_each(warn);
+        for image in &images {
+            store.record_image(&reference.to_string(), image).await;
+        }
         Ok(images
             .into_iter()
             .map(|resolved| Self {

@@ -431,7 +431,8 @@ fn parse(document: &VerifiedDocument) -> Result<Document, SourceError> {
     })
 }
 
-fn config_platform(config: &ImageConfig) -> Platform {
+/// The platform that a config names.
+pub fn config_platform(config: &ImageConfig) -> Platform {
     Platform {
         os: config.os.clone(),
         architecture: config.architecture.clone(),

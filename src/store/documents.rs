@@ -70,11 +70,11 @@ impl Store {
         }
     }
 
-    fn document_path(&self, digest: &Digest) -> PathBuf {
+    pub(super) fn document_path(&self, digest: &Digest) -> PathBuf {
         self.by_digest("documents", digest)
     }
 
-    fn tag_path(&self, reference: &str) -> PathBuf {
+    pub(super) fn tag_path(&self, reference: &str) -> PathBuf {
         self.root.join("refs").join(format!(
             "{}.json",
             Digest::sha256(reference.as_bytes()).hex()

@@ -4,7 +4,7 @@
 //! lock); indexes and manifests are small and stay, so an evicted image still mounts at once and fetches what
 //! it reads.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::statvfs;
 
@@ -166,7 +166,7 @@ impl Store {
     }
 
     /// All layers with files here.
-    fn layers(&self) -> Result<Vec<(Slot, PathBuf)>, StoreError> {
+    pub(super) fn layers(&self) -> Result<Vec<(Slot, PathBuf)>, StoreError> {
         let root = self.root.join("layers");
         let mut layers = Vec::new();
         for algorithm in list(&root)? {
@@ -190,7 +190,7 @@ impl Store {
     }
 }
 
-fn list(dir: &PathBuf) -> Result<Vec<PathBuf>, StoreError> {
+pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     match std::fs::read_dir(dir) {
         Ok(entries) => entries
             .map(|entry| entry.map(|entry| entry.path()))

@@ -4,7 +4,7 @@
 //! layers/ALGORITHM/SLOT/data     sparse: the uncompressed bytes, at their own offsets
 //!                      present   u32 (little-endian) for each span: 0 if it is not in `data`, else when it
 //!                                was last used by a process that had not used it before, in Unix seconds
-//!                      lock      shared lock: in use, spans stay; exclusive lock: eviction
+//!                      lock      shared lock: in use, spans stay; exclusive lock: eviction, removal
 //!                      build     exclusive lock: somebody makes the index
 //!                      decoded   BLAKE3 of each span's bytes in `data`, where the index does not say it
 //!                      claims    locks on its bytes, one for each span: somebody fetches it (claim.rs)
@@ -52,7 +52,7 @@ pub(super) struct LayerFiles {
 }
 
 /// An exclusive lock, released on drop.
-pub(super) struct Locked(#[expect(dead_code, reason = "held for its lock")] File);
+pub(super) struct Locked(File);
 
 impl LayerFiles {
     /// Keeps eviction away as long as it lives, with nothing but the lock open.
@@ -62,19 +62,27 @@ impl LayerFiles {
 
     /// Opens or creates the files of the layer in `dir` and takes the shared lock. Waits at most for an eviction.
     pub(super) async fn open(dir: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
         let lock_path = dir.join("lock");
-        let lock = open(&lock_path)?;
-        while !try_lock(&lock, &lock_path, FlockOperation::NonBlockingLockShared)? {
-            tokio::time::sleep(LOCK_PAUSE).await;
+        loop {
+            std::fs::create_dir_all(dir).map_err(StoreError::io("create", dir))?;
+            let Some(lock) = if_there(open(&lock_path))? else {
+                continue;
+            };
+            while !try_lock(&lock, &lock_path, FlockOperation::NonBlockingLockShared)? {
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            // While we waited the layer may have been removed, and begun anew by somebody else.
+            if !is_at(&lock, &lock_path) {
+                continue;
+            }
+            return Ok(Self {
+                data: open(&dir.join("data"))?,
+                present: open(&dir.join("present"))?,
+                lock: Arc::new(lock),
+                decoded: OnceLock::new(),
+                dir: dir.to_owned(),
+            });
         }
-        Ok(Self {
-            data: open(&dir.join("data"))?,
-            present: open(&dir.join("present"))?,
-            lock: Arc::new(lock),
-            decoded: OnceLock::new(),
-            dir: dir.to_owned(),
-        })
     }
 
     /// What the bytes of a span had to hash to (BLAKE3) when they were written; `None` if nobody noted it.
@@ -198,9 +206,9 @@ pub(super) struct EvictableLayer {
 }
 
 impl EvictableLayer {
-    /// The layer in `dir`, unless somebody uses it.
+    /// The layer in `dir`, unless somebody uses it or has removed it.
     pub(super) fn try_open(dir: &Path) -> Result<Option<Self>, StoreError> {
-        let Some(lock) = Locked::try_take(&dir.join("lock"))? else {
+        let Some(lock) = Locked::try_take_layer(dir)? else {
             return Ok(None);
         };
         // Who fetches a layer has it open, too: nobody is at these any more.
@@ -255,6 +263,32 @@ impl Locked {
         }
     }
 
+    /// Takes the lock of the layer in `dir` if nobody uses the layer, nor has removed it.
+    pub(super) fn try_take_layer(dir: &Path) -> Result<Option<Self>, StoreError> {
+        let path = dir.join("lock");
+        let lock = if_there(Self::try_take(&path))?.flatten();
+        Ok(lock.filter(|lock| is_at(&lock.0, &path)))
+    }
+
+    /// Takes the lock together with others who share it. Waits for who has it alone.
+    pub(super) async fn share(path: &Path) -> Result<Self, StoreError> {
+        let file = open(path)?;
+        while !try_lock(&file, path, FlockOperation::NonBlockingLockShared)? {
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
+        Ok(Self(file))
+    }
+
+    /// Takes the lock; waits on this thread for those who have it.
+    pub(super) fn take_now(path: &Path) -> Result<Self, StoreError> {
+        loop {
+            if let Some(lock) = Self::try_take(path)? {
+                return Ok(lock);
+            }
+            std::thread::sleep(LOCK_PAUSE);
+        }
+    }
+
     /// Takes the lock if nobody has it.
     pub(super) fn try_take(path: &Path) -> Result<Option<Self>, StoreError> {
         let file = open(path)?;
@@ -269,6 +303,26 @@ fn try_lock(file: &File, path: &Path, operation: FlockOperation) -> Result<bool,
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
         Err(err) => Err(StoreError::io("lock", path)(err.into())),
     }
+}
+
+/// The value, or nothing if there is no such file.
+fn if_there<T>(result: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(StoreError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// Whether an open file is the one that has this name now.
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let same = |open: std::fs::Metadata, named: std::fs::Metadata| {
+        open.dev() == named.dev() && open.ino() == named.ino()
+    };
+    (file.metadata().ok())
+        .zip(std::fs::metadata(path).ok())
+        .is_some_and(|(open, named)| same(open, named))
 }
 
 /// Disk space a layer's data takes, in bytes; 0 if there is none.

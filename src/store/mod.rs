@@ -3,9 +3,11 @@
 //! ```text
 //! CACHE/v1/documents/…           manifests and configs          (documents.rs)
 //!          refs/…                what references pointed to     (documents.rs)
+//!          images/ALG/HEX.json   images that were resolved      (catalog.rs)
 //!          indexes/ALG/SLOT      layer indexes                  (layer::LayerIndex, found.rs)
 //!          layers/ALG/SLOT/…     decoded bytes of a layer       (files.rs)
 //!          midstates/ALG/HEX     for publishing                 (publishing.rs)
+//!          lock, trash/…         removal                        (sweep.rs)
 //! ```
 //!
 //! A slot is a layer's own index or one that was found (slot.rs).
@@ -16,6 +18,7 @@
 
 mod ahead;
 mod blob;
+mod catalog;
 mod claim;
 mod compare;
 mod diff_id;
@@ -39,6 +42,7 @@ mod reader;
 mod recent;
 mod segments;
 mod slot;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +52,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
+pub use catalog::{ImageRecord, KnownImage, LayerUse};
 pub use documents::{CachedDocuments, Offline, TagRecord};
 pub use error::StoreError;
 pub use evict::{DEFAULT_LIMIT, Evicted};
@@ -57,6 +62,7 @@ pub use patience::{OnError, ReadPolicy};
 pub use proof::Proof;
 pub use reader::{Counters, LayerPin, LayerReader};
 pub use slot::Slot;
+pub use sweep::{Plan, Removal, Step, Swept};
 
 use crate::layer::{IndexError, LayerIndex};
 use crate::oci::{Descriptor, Digest};

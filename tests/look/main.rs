@@ -19,6 +19,7 @@ mod world;
 
 mod diff;
 mod export;
+mod images;
 mod inspect;
 mod lists;
 mod provenance;
