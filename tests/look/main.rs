@@ -23,7 +23,10 @@ mod inspect;
 mod lists;
 mod provenance;
 mod schema;
+mod search;
 mod start;
+mod walks;
+mod walks_counterparts;
 
 use listing::{Member, noise, tar_of};
 use support::image::{Image, Layer, gzip_layer, image};
