@@ -45,8 +45,13 @@ pub(super) struct HistoryArgs {
         default_missing_value = "true"
     )]
     human: bool,
-    /// table, json or a Go template with the fields ID, CreatedSince, CreatedAt, CreatedBy, Size, Unpacked and Comment
-    #[arg(long, value_name = "FORMAT", default_value = "table", hide_default_value = true, conflicts_with_all = ["json", "quiet"])]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "table",
+        conflicts_with_all = ["json", "quiet"],
+        help = "table, json or a Go template with the fields ID, CreatedSince, CreatedAt, CreatedBy, Size, Unpacked and Comment"
+    )]
     format: Format,
     /// Print JSON
     #[arg(long)]
