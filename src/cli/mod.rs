@@ -151,7 +151,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Login(args) => login::login(globals, &args)?,
         Command::Logout(args) => login::logout(globals, &args)?,
         Command::Registry(command) => registry::run(&command)?,
-        Command::Cache(command) => cache::run(globals, &command)?,
+        Command::Cache(command) => return cache::run(globals, &command),
         Command::Completions(args) => {
             let mut script = Vec::new();
             clap_complete::generate(args.shell, &mut Cli::command(), "imgfs", &mut script);

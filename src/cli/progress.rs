@@ -1,6 +1,8 @@
 //! Progress of downloads: bars on a terminal, now and then a line otherwise, nothing with `--quiet`.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -34,6 +36,42 @@ pub(super) fn show(downloads: &[LayerProgress], quiet: bool) -> Shown {
     Shown { task: Some(task) }
 }
 
+/// Shows how far work that fetches nothing is: `done` of `total` bytes.
+pub(super) fn show_work(
+    what: &'static str,
+    total: u64,
+    done: &Arc<AtomicU64>,
+    quiet: bool,
+) -> Shown {
+    if quiet {
+        return Shown { task: None };
+    }
+    let done = Arc::clone(done);
+    let task = if std::io::stderr().is_terminal() {
+        tokio::spawn(async move {
+            let bar = Cleared(ProgressBar::with_draw_target(
+                Some(total),
+                ProgressDrawTarget::stderr(),
+            ));
+            bar.0.set_style(style());
+            bar.0.set_prefix(what);
+            loop {
+                bar.0.set_position(done.load(Ordering::Relaxed));
+                tokio::time::sleep(TICK).await;
+            }
+        })
+    } else {
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LINES).await;
+                let done = output::size(done.load(Ordering::Relaxed));
+                output::message(&format!("{what}: {done} of {}", output::size(total)));
+            }
+        })
+    };
+    Shown { task: Some(task) }
+}
+
 impl Drop for Shown {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
@@ -44,11 +82,7 @@ impl Drop for Shown {
 
 async fn bars(downloads: Vec<LayerProgress>) {
     let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template(
-        "{prefix} [{bar:30}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}",
-    )
-    .unwrap_or_else(|_| ProgressStyle::default_bar())
-    .progress_chars("=> ");
+    let style = style();
     let bars: Vec<(LayerProgress, Cleared)> = downloads
         .into_iter()
         .map(|download| {
@@ -64,6 +98,14 @@ async fn bars(downloads: Vec<LayerProgress>) {
         }
         tokio::time::sleep(TICK).await;
     }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template(
+        "{prefix} [{bar:30}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar())
+    .progress_chars("=> ")
 }
 
 /// A bar that leaves the screen with its task.

@@ -8,6 +8,7 @@
 
 pub mod found;
 mod image;
+mod known;
 mod memory;
 mod mountpoint;
 mod opened;
@@ -19,9 +20,11 @@ mod published;
 mod pull;
 mod record;
 mod status;
+mod verify;
 
 pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
+pub use known::{KnownImage, KnownLayer, find_known, known_images, known_layers};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};
 pub use peek::Peek;
@@ -32,3 +35,4 @@ pub use published::{FindOptions, Found, FoundIndex, Published, Vouched};
 pub use pull::{Pulled, PulledLayer, Puller};
 pub use record::{MountRecord, records};
 pub use status::{LayerStatus, Live, MountStatus};
+pub use verify::{Damage, Kind, Outcome, Tally, Verified, Verifying, verify};

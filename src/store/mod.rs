@@ -41,6 +41,8 @@ mod segments;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod usage;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,6 +59,8 @@ pub use patience::{OnError, ReadPolicy};
 pub use proof::Proof;
 pub use reader::{Counters, LayerPin, LayerReader};
 pub use slot::Slot;
+pub use usage::{CacheFile, Holding, LayerUsage};
+pub use verify::{DocumentCheck, IndexCheck, NameCheck, SpanCheck, SpanRepair};
 
 use crate::layer::{IndexError, LayerIndex};
 use crate::oci::{Descriptor, Digest};

@@ -1,0 +1,143 @@
+//! The images that the cache knows, by its names and manifests alone: nobody is asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context;
+
+use crate::oci::{Descriptor, DiffId, Digest, Document, ImageConfig, Platform, Reference};
+use crate::store::{NameCheck, Store, StoreError};
+
+/// Most lists inside each other that are followed.
+const MAX_DEPTH: usize = 4;
+
+/// An image whose manifest is in the cache.
+#[derive(Debug, Clone)]
+pub struct KnownImage {
+    /// What it was asked for as.
+    pub reference: Reference,
+    /// What the reference points to, then any list on the way, then the manifest.
+    pub chain: Vec<Descriptor>,
+    /// Its config.
+    pub config: Descriptor,
+    /// Its layers, base first.
+    pub layers: Vec<Descriptor>,
+    /// What they are unpacked, if the config is here, too.
+    pub diff_ids: Vec<DiffId>,
+    /// Which entry of a list it is.
+    pub platform: Option<Platform>,
+}
+
+/// A layer, and where it can be had.
+#[derive(Debug, Clone)]
+pub struct KnownLayer {
+    /// The layer.
+    pub blob: Descriptor,
+    /// The images with it.
+    pub images: Vec<KnownImage>,
+    /// What their configs say it is unpacked.
+    pub diff_ids: BTreeSet<String>,
+}
+
+/// The images that the names in the cache mean.
+pub fn known_images(store: &Store) -> Result<Vec<KnownImage>, StoreError> {
+    let mut images = Vec::new();
+    for name in store.check_names()? {
+        if let NameCheck::Right(record) = name
+            && let Ok(reference) = record.reference.parse()
+        {
+            images.extend(known_images_of(store, &reference, &record.descriptor)?);
+        }
+    }
+    Ok(images)
+}
+
+/// The images that a name means, one for each platform whose manifest is here.
+pub fn known_images_of(
+    store: &Store,
+    reference: &Reference,
+    root: &Descriptor,
+) -> Result<Vec<KnownImage>, StoreError> {
+    let mut images = Vec::new();
+    let mut pending = vec![vec![root.clone()]];
+    while let Some(chain) = pending.pop() {
+        let Some(last) = chain.last() else { continue };
+        let Some(body) = store.document(&last.digest)? else {
+            continue;
+        };
+        let declared = (!last.media_type.is_empty()).then_some(last.media_type.as_str());
+        match Document::parse(&body, declared) {
+            Ok(Document::Manifest(manifest)) => {
+                let config = store.document(&manifest.config.digest)?;
+                let config =
+                    config.and_then(|body| ImageConfig::parse(&body, manifest.layers.len()).ok());
+                images.push(KnownImage {
+                    reference: reference.clone(),
+                    platform: last.platform.clone(),
+                    chain,
+                    config: manifest.config,
+                    layers: manifest.layers,
+                    diff_ids: config
+                        .map(|config| config.rootfs.diff_ids)
+                        .unwrap_or_default(),
+                });
+            }
+            Ok(Document::Index(index)) if chain.len() <= MAX_DEPTH => {
+                let below = index.manifests.into_iter().map(|entry| {
+                    let mut chain = chain.clone();
+                    chain.push(entry);
+                    chain
+                });
+                pending.extend(below);
+            }
+            // What is no image is none that is known.
+            Ok(Document::Index(_)) | Err(_) => {}
+        }
+    }
+    Ok(images)
+}
+
+/// The images in the cache that these names mean.
+pub fn find_known(store: &Store, references: &[Reference]) -> anyhow::Result<Vec<KnownImage>> {
+    let mut found = Vec::new();
+    for reference in references {
+        let root = match reference.digest() {
+            Some(digest) => Some(Descriptor::of_digest(*digest)),
+            None => (store.tag_record(&reference.to_string())?).map(|record| record.descriptor),
+        };
+        if let Some(root) = root {
+            found.extend(known_images_of(store, reference, &root)?);
+        }
+    }
+    let names: Vec<String> = references.iter().map(Reference::to_string).collect();
+    (!found.is_empty()).then_some(found).with_context(|| {
+        format!(
+            "{} is not in the cache: `imgfs pull` brings it there",
+            names.join(" or ")
+        )
+    })
+}
+
+/// The layers of these images.
+pub fn known_layers(images: &[KnownImage]) -> BTreeMap<Digest, KnownLayer> {
+    let mut layers: BTreeMap<Digest, KnownLayer> = BTreeMap::new();
+    for image in images {
+        for (position, blob) in image.layers.iter().enumerate() {
+            let layer = layers.entry(blob.digest).or_insert_with(|| KnownLayer {
+                blob: blob.clone(),
+                images: Vec::new(),
+                diff_ids: BTreeSet::new(),
+            });
+            layer.images.push(image.clone());
+            let diff_id = image.diff_ids.get(position);
+            layer.diff_ids.extend(diff_id.map(ToString::to_string));
+        }
+    }
+    layers
+}
+
+impl KnownImage {
+    /// The manifest, the lists that lead to it, and the config.
+    pub fn documents(&self) -> impl Iterator<Item = &Descriptor> {
+        self.chain.iter().chain([&self.config])
+    }
+}
