@@ -22,6 +22,7 @@ const BLOCKING_THREADS: usize = 32;
 const OPEN_FILES: u64 = 4096;
 
 #[derive(Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(super) struct Globals {
     /// Where fetched layers are kept [default: /var/cache/imgfs for root, else ~/.cache/imgfs]
     #[arg(long, global = true, env = "IMGFS_CACHE_DIR", value_name = "DIR")]

@@ -1,16 +1,19 @@
 //! The command line: parses, runs, prints.
 //!
-//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+//! Data goes to stdout, everything else to stderr. Exit codes: see `exit.rs`.
 
 mod cache;
+mod complete;
 mod cp;
 mod daemon;
+mod exit;
 mod globals;
 mod index;
 mod inspect;
 mod keys;
 mod login;
 mod look;
+mod man;
 mod mount;
 mod output;
 mod password;
@@ -20,6 +23,8 @@ mod pull;
 mod registry;
 mod time;
 mod units;
+#[cfg(test)]
+mod walk_tests;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -45,7 +50,10 @@ Examples:
   imgfs unmount /mnt/go
 
 IMAGE is a name such as golang, ghcr.io/owner/name:tag, host:5000/name@sha256:..., oci:DIR[:tag] or
-docker-archive:FILE[:name]."
+docker-archive:FILE[:name].
+
+Data goes to stdout, everything else to stderr. `imgfs man COMMAND | man -l -` says more; so does
+`imgfs COMMAND --help`."
 )]
 struct Cli {
     #[command(flatten)]
@@ -77,19 +85,17 @@ enum Command {
     Registry(registry::RegistryCommand),
     #[command(subcommand)]
     Cache(cache::CacheCommand),
-    Completions(CompletionsArgs),
-}
-
-/// Print a completion script for a shell.
-#[derive(clap::Args)]
-#[command(after_help = "Example:\n  imgfs completions bash > /etc/bash_completion.d/imgfs")]
-struct CompletionsArgs {
-    /// The shell.
-    shell: clap_complete::Shell,
+    Completions(complete::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Runs the program with these arguments, the program's name first.
 pub fn run(args: Vec<OsString>) -> ExitCode {
+    if let [_, command, words @ ..] = &args[..]
+        && command == complete::HIDDEN_COMMAND
+    {
+        return complete::answer(words);
+    }
     let cli = match Cli::try_parse_from(with_mount_command(args)) {
         Ok(cli) => cli,
         Err(err) => {
@@ -152,11 +158,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Logout(args) => login::logout(globals, &args)?,
         Command::Registry(command) => registry::run(&command)?,
         Command::Cache(command) => return cache::run(globals, &command),
-        Command::Completions(args) => {
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "imgfs", &mut script);
-            output::bytes(&script)?;
-        }
+        Command::Completions(args) => complete::completions(&args)?,
+        Command::Man(args) => man::man(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 
+use super::found::hide_format_files;
+use crate::layer::LayerIndex;
 use crate::oci::{Descriptor, DiffId, Digest, Document, ImageConfig, Platform, Reference};
-use crate::store::{NameCheck, Store, StoreError};
+use crate::store::{Slot, Store, StoreError, Trust};
+use crate::tree::{PartialTree, Tree};
 
 /// Most lists inside each other that are followed.
 const MAX_DEPTH: usize = 4;
@@ -41,10 +44,8 @@ pub struct KnownLayer {
 /// The images that the names in the cache mean.
 pub fn known_images(store: &Store) -> Result<Vec<KnownImage>, StoreError> {
     let mut images = Vec::new();
-    for name in store.check_names()? {
-        if let NameCheck::Right(record) = name
-            && let Ok(reference) = record.reference.parse()
-        {
+    for record in store.tag_records()? {
+        if let Ok(reference) = record.reference.parse() {
             images.extend(known_images_of(store, &reference, &record.descriptor)?);
         }
     }
@@ -140,4 +141,36 @@ impl KnownImage {
     pub fn documents(&self) -> impl Iterator<Item = &Descriptor> {
         self.chain.iter().chain([&self.config])
     }
+}
+
+/// The files of an image as far as the cache knows them: from the topmost layers down to the first one without an index.
+/// Reads indexes and nothing else.
+pub fn known_tree(store: &Store, image: &KnownImage) -> Option<PartialTree> {
+    let mut indexes = Vec::new();
+    for blob in image.layers.iter().rev() {
+        let Some(mut index) = any_index(store, blob) else {
+            break;
+        };
+        hide_format_files(blob, &mut index);
+        indexes.insert(0, index);
+    }
+    let tocs: Vec<_> = indexes.iter().map(|index| &index.toc).collect();
+    if tocs.is_empty() {
+        return None;
+    }
+    if tocs.len() == image.layers.len() {
+        let (tree, _) = Tree::build(&tocs).ok()?;
+        return Some(PartialTree::complete(tree));
+    }
+    Some(PartialTree::build(&tocs).ok()?.0)
+}
+
+/// The layer's own index, or one that was found and is bound to it.
+fn any_index(store: &Store, blob: &Descriptor) -> Option<LayerIndex> {
+    if let Some(index) = store.load_index(&Slot::own(blob.digest), false).ok()? {
+        return Some(index);
+    }
+    let found = store.found_indexes(&blob.digest).ok()?.into_iter();
+    let mut bound = found.filter(|(_, finding)| finding.trust.satisfies(Trust::Pinned));
+    bound.find_map(|(slot, _)| store.load_index(&slot, false).ok()?)
 }

@@ -24,7 +24,7 @@ mod verify;
 
 pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
-pub use known::{KnownImage, KnownLayer, find_known, known_images, known_layers};
+pub use known::{KnownImage, KnownLayer, find_known, known_images, known_layers, known_tree};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};
 pub use peek::Peek;

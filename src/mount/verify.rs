@@ -565,12 +565,10 @@ impl Check<'_> {
             }
             return Ok(roots);
         }
-        let names = self.store.check_names()?;
-        let right = names.into_iter().filter_map(|name| match name {
-            NameCheck::Right(record) => Some((record.reference.parse().ok()?, record.descriptor)),
-            NameCheck::Damaged { .. } => None,
-        });
-        Ok(right.collect())
+        let records = self.store.tag_records()?.into_iter();
+        Ok(records
+            .filter_map(|record| Some((record.reference.parse().ok()?, record.descriptor)))
+            .collect())
     }
 
     fn images(&self) -> anyhow::Result<Vec<KnownImage>> {

@@ -9,13 +9,13 @@ use crate::mount::{find_known, known_layers};
 /// Drop layer bytes from the cache; mounts in use keep theirs.
 #[derive(Args)]
 #[command(after_help = "\
-Indexes and manifests stay, so images still mount at once and fetch what is read. Of an IMAGE all layers are meant, also
-those that other images have, too.
+Indexes and manifests stay, so images still mount at once and fetch what is read. Of an IMAGE all
+layers are meant, also those that other images have, too.
 
 Examples:
   imgfs cache evict golang:latest                  drop what is here of one image's layers
   imgfs cache evict --data                         drop all layer bytes
-  imgfs --cache-limit 5GiB cache evict             bring the cache below 5 GiB, least recently used first")]
+  imgfs --cache-limit 5GiB cache evict             drop what was not used for longest, down to 5 GiB")]
 pub(in crate::cli) struct EvictArgs {
     /// Drop what is here of the layers of these images, for all platforms
     #[arg(value_name = "IMAGE", conflicts_with = "data")]
