@@ -6,14 +6,20 @@ mod cache;
 mod complete;
 mod cp;
 mod daemon;
+mod diff;
 mod exit;
+mod export;
+mod format;
 mod globals;
+mod history;
 mod index;
 mod inspect;
 mod keys;
+mod layers;
 mod login;
 mod look;
 mod man;
+mod manifest;
 mod mount;
 mod output;
 mod password;
@@ -21,10 +27,14 @@ mod progress;
 mod ps;
 mod pull;
 mod registry;
+mod template;
+
+mod tags;
 mod time;
 mod units;
 #[cfg(test)]
 mod walk_tests;
+mod whence;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -74,11 +84,18 @@ enum Command {
     Cat(look::CatArgs),
     Stat(look::StatArgs),
     Cp(cp::CpArgs),
+    Export(export::ExportArgs),
+
+    Diff(diff::DiffArgs),
     Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Layers(layers::LayersArgs),
+    Tags(tags::TagsArgs),
+    Whence(whence::WhenceArgs),
     #[command(subcommand)]
     Index(index::IndexCommand),
     #[command(subcommand)]
-    Manifest(inspect::ManifestCommand),
+    Manifest(manifest::ManifestCommand),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     #[command(subcommand)]
@@ -151,9 +168,16 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cat(args) => look::cat(globals, &args)?,
         Command::Stat(args) => look::stat(globals, &args)?,
         Command::Cp(args) => cp::cp(globals, &args)?,
+        Command::Export(args) => export::export(globals, &args)?,
+
+        Command::Diff(args) => return diff::diff(globals, &args),
         Command::Index(command) => return index::run(globals, &command),
         Command::Inspect(args) => inspect::inspect(globals, &args)?,
-        Command::Manifest(command) => inspect::manifest(globals, &command)?,
+        Command::History(args) => history::history(globals, &args)?,
+        Command::Layers(args) => layers::layers(globals, &args)?,
+        Command::Tags(args) => tags::tags(&args)?,
+        Command::Whence(args) => whence::whence(globals, &args)?,
+        Command::Manifest(command) => manifest::run(globals, &command)?,
         Command::Login(args) => login::login(globals, &args)?,
         Command::Logout(args) => login::logout(globals, &args)?,
         Command::Registry(command) => registry::run(&command)?,

@@ -1,4 +1,5 @@
-//! Progress of downloads: bars on a terminal, now and then a line otherwise, nothing with `--quiet`.
+//! Progress of downloads, copies and what is written: bars on a terminal, now and then a line otherwise, nothing with
+//! `--quiet`.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -24,6 +25,16 @@ pub(super) struct Shown {
 
 /// Shows these downloads while they run.
 pub(super) fn show(downloads: &[LayerProgress], quiet: bool) -> Shown {
+    show_as(downloads, quiet, ("fetching", "fetched"))
+}
+
+/// Shows blobs on their way from one registry to another.
+pub(super) fn show_copies(copies: &[LayerProgress], quiet: bool) -> Shown {
+    show_as(copies, quiet, ("copying", "copied"))
+}
+
+/// `verb` is what is going on, and what was.
+fn show_as(downloads: &[LayerProgress], quiet: bool, verb: (&'static str, &'static str)) -> Shown {
     if quiet || downloads.is_empty() {
         return Shown { task: None };
     }
@@ -31,13 +42,13 @@ pub(super) fn show(downloads: &[LayerProgress], quiet: bool) -> Shown {
     let task = if std::io::stderr().is_terminal() {
         tokio::spawn(bars(downloads))
     } else {
-        tokio::spawn(lines(downloads))
+        tokio::spawn(lines(downloads, verb))
     };
     Shown { task: Some(task) }
 }
 
-/// Shows how far work that fetches nothing is: `done` of `total` bytes.
-pub(super) fn show_work(
+/// Shows how much of `total` bytes is `what`, such as written: `done` counts them.
+pub(super) fn show_bytes(
     what: &'static str,
     total: u64,
     done: &Arc<AtomicU64>,
@@ -48,26 +59,9 @@ pub(super) fn show_work(
     }
     let done = Arc::clone(done);
     let task = if std::io::stderr().is_terminal() {
-        tokio::spawn(async move {
-            let bar = Cleared(ProgressBar::with_draw_target(
-                Some(total),
-                ProgressDrawTarget::stderr(),
-            ));
-            bar.0.set_style(style());
-            bar.0.set_prefix(what);
-            loop {
-                bar.0.set_position(done.load(Ordering::Relaxed));
-                tokio::time::sleep(TICK).await;
-            }
-        })
+        tokio::spawn(bar_of_bytes(what, total, done))
     } else {
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(LINES).await;
-                let done = output::size(done.load(Ordering::Relaxed));
-                output::message(&format!("{what}: {done} of {}", output::size(total)));
-            }
-        })
+        tokio::spawn(lines_of_bytes(what, total, done))
     };
     Shown { task: Some(task) }
 }
@@ -100,12 +94,30 @@ async fn bars(downloads: Vec<LayerProgress>) {
     }
 }
 
+/// Bytes of all bytes, with this in front.
 fn style() -> ProgressStyle {
     ProgressStyle::with_template(
         "{prefix} [{bar:30}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}",
     )
     .unwrap_or_else(|_| ProgressStyle::default_bar())
     .progress_chars("=> ")
+}
+
+async fn bar_of_bytes(what: &'static str, total: u64, done: Arc<AtomicU64>) {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let bar = Cleared(bar.with_style(style()).with_prefix(what));
+    loop {
+        bar.0.set_position(done.load(Ordering::Relaxed));
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+async fn lines_of_bytes(what: &'static str, total: u64, done: Arc<AtomicU64>) {
+    loop {
+        tokio::time::sleep(LINES).await;
+        let done = output::size(done.load(Ordering::Relaxed));
+        output::message(&format!("{what} {done} of {}", output::size(total)));
+    }
 }
 
 /// A bar that leaves the screen with its task.
@@ -117,7 +129,7 @@ impl Drop for Cleared {
     }
 }
 
-async fn lines(downloads: Vec<LayerProgress>) {
+async fn lines(downloads: Vec<LayerProgress>, verb: (&'static str, &'static str)) {
     let total: u64 = downloads.iter().map(|download| download.blob.size).sum();
     let layers = match &downloads[..] {
         [download] => format!("layer {}", download.blob.digest.short()),
@@ -132,7 +144,8 @@ async fn lines(downloads: Vec<LayerProgress>) {
         0 => String::new(),
         _ => format!(", of which {} were here", output::size(here)),
     };
-    output::message(&format!("fetching {layers}, {}{here}", output::size(total)));
+    let (doing, done_so_far) = verb;
+    output::message(&format!("{doing} {layers}, {}{here}", output::size(total)));
     loop {
         tokio::time::sleep(LINES).await;
         let done: u64 = downloads
@@ -140,7 +153,7 @@ async fn lines(downloads: Vec<LayerProgress>) {
             .map(|download| download.progress.done())
             .sum();
         output::message(&format!(
-            "fetched {} of {}",
+            "{done_so_far} {} of {}",
             output::size(done),
             output::size(total)
         ));

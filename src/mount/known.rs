@@ -1,176 +1,104 @@
-//! The images that the cache knows, by its names and manifests alone: nobody is asked.
+//! What can be said of an image's layers without a download: by its manifest, its config, and the indexes that are here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use super::found::pinned;
+use super::image::Image;
+use crate::layer::{EntryKind, LayerIndex};
+use crate::oci::{BuildStep, Descriptor, DiffId};
+use crate::store::{Slot, Store, Trust};
 
-use anyhow::Context;
-
-use super::found::hide_format_files;
-use crate::layer::LayerIndex;
-use crate::oci::{Descriptor, DiffId, Digest, Document, ImageConfig, Platform, Reference};
-use crate::store::{Slot, Store, StoreError, Trust};
-use crate::tree::{PartialTree, Tree};
-
-/// Most lists inside each other that are followed.
-const MAX_DEPTH: usize = 4;
-
-/// An image whose manifest is in the cache.
-#[derive(Debug, Clone)]
-pub struct KnownImage {
-    /// What it was asked for as.
-    pub reference: Reference,
-    /// What the reference points to, then any list on the way, then the manifest.
-    pub chain: Vec<Descriptor>,
-    /// Its config.
-    pub config: Descriptor,
-    /// Its layers, base first.
-    pub layers: Vec<Descriptor>,
-    /// What they are unpacked, if the config is here, too.
-    pub diff_ids: Vec<DiffId>,
-    /// Which entry of a list it is.
-    pub platform: Option<Platform>,
-}
-
-/// A layer, and where it can be had.
+/// One layer.
 #[derive(Debug, Clone)]
 pub struct KnownLayer {
-    /// The layer.
+    /// The blob: digest, type and size as distributed.
     pub blob: Descriptor,
-    /// The images with it.
-    pub images: Vec<KnownImage>,
-    /// What their configs say it is unpacked.
-    pub diff_ids: BTreeSet<String>,
+    /// Digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// The step of the build that made it, if the config tells.
+    pub step: Option<BuildStep>,
+    /// What it can be read by without being streamed; `None` if nothing is known.
+    pub index: Option<KnownIndex>,
+    /// What is in it, if an index of it is here.
+    pub content: Option<KnownContent>,
 }
 
-/// The images that the names in the cache mean.
-pub fn known_images(store: &Store) -> Result<Vec<KnownImage>, StoreError> {
-    let mut images = Vec::new();
-    for record in store.tag_records()? {
-        if let Ok(reference) = record.reference.parse() {
-            images.extend(known_images_of(store, &reference, &record.descriptor)?);
-        }
-    }
-    Ok(images)
+/// What a layer can be read by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownIndex {
+    /// For people: `cache` for one that was made here, else the format or the place where it was found.
+    pub source: String,
+    /// How far it is bound to the layer.
+    pub trust: Trust,
 }
 
-/// The images that a name means, one for each platform whose manifest is here.
-pub fn known_images_of(
-    store: &Store,
-    reference: &Reference,
-    root: &Descriptor,
-) -> Result<Vec<KnownImage>, StoreError> {
-    let mut images = Vec::new();
-    let mut pending = vec![vec![root.clone()]];
-    while let Some(chain) = pending.pop() {
-        let Some(last) = chain.last() else { continue };
-        let Some(body) = store.document(&last.digest)? else {
-            continue;
-        };
-        let declared = (!last.media_type.is_empty()).then_some(last.media_type.as_str());
-        match Document::parse(&body, declared) {
-            Ok(Document::Manifest(manifest)) => {
-                let config = store.document(&manifest.config.digest)?;
-                let config =
-                    config.and_then(|body| ImageConfig::parse(&body, manifest.layers.len()).ok());
-                images.push(KnownImage {
-                    reference: reference.clone(),
-                    platform: last.platform.clone(),
-                    chain,
-                    config: manifest.config,
-                    layers: manifest.layers,
-                    diff_ids: config
-                        .map(|config| config.rootfs.diff_ids)
-                        .unwrap_or_default(),
-                });
-            }
-            Ok(Document::Index(index)) if chain.len() <= MAX_DEPTH => {
-                let below = index.manifests.into_iter().map(|entry| {
-                    let mut chain = chain.clone();
-                    chain.push(entry);
-                    chain
-                });
-                pending.extend(below);
-            }
-            // What is no image is none that is known.
-            Ok(Document::Index(_)) | Err(_) => {}
-        }
-    }
-    Ok(images)
+/// What an index says of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownContent {
+    /// Members of its tar.
+    pub entries: usize,
+    /// Sizes of its regular files together, in bytes; of a file with several names once.
+    pub files: u64,
 }
 
-/// The images in the cache that these names mean.
-pub fn find_known(store: &Store, references: &[Reference]) -> anyhow::Result<Vec<KnownImage>> {
-    let mut found = Vec::new();
-    for reference in references {
-        let root = match reference.digest() {
-            Some(digest) => Some(Descriptor::of_digest(*digest)),
-            None => (store.tag_record(&reference.to_string())?).map(|record| record.descriptor),
-        };
-        if let Some(root) = root {
-            found.extend(known_images_of(store, reference, &root)?);
-        }
-    }
-    let names: Vec<String> = references.iter().map(Reference::to_string).collect();
-    (!found.is_empty()).then_some(found).with_context(|| {
-        format!(
-            "{} is not in the cache: `imgfs pull` brings it there",
-            names.join(" or ")
-        )
-    })
-}
-
-/// The layers of these images.
-pub fn known_layers(images: &[KnownImage]) -> BTreeMap<Digest, KnownLayer> {
-    let mut layers: BTreeMap<Digest, KnownLayer> = BTreeMap::new();
-    for image in images {
-        for (position, blob) in image.layers.iter().enumerate() {
-            let layer = layers.entry(blob.digest).or_insert_with(|| KnownLayer {
-                blob: blob.clone(),
-                images: Vec::new(),
-                diff_ids: BTreeSet::new(),
-            });
-            layer.images.push(image.clone());
-            let diff_id = image.diff_ids.get(position);
-            layer.diff_ids.extend(diff_id.map(ToString::to_string));
-        }
-    }
+/// The layers of an image, base first. Reads the disk, nothing else.
+pub fn known_layers(store: &Store, image: &Image) -> anyhow::Result<Vec<KnownLayer>> {
+    let resolved = &image.resolved;
+    let blobs = resolved.manifest.layers.iter();
+    let steps = resolved.config.steps_of_layers().into_iter();
+    let layers = blobs.zip(&resolved.config.rootfs.diff_ids).zip(steps);
     layers
+        .map(|((blob, diff_id), step)| {
+            let (index, content) = index_here(store, blob)?;
+            Ok(KnownLayer {
+                blob: blob.clone(),
+                diff_id: *diff_id,
+                step,
+                index,
+                content,
+            })
+        })
+        .collect()
 }
 
-impl KnownImage {
-    /// The manifest, the lists that lead to it, and the config.
-    pub fn documents(&self) -> impl Iterator<Item = &Descriptor> {
-        self.chain.iter().chain([&self.config])
-    }
-}
-
-/// The files of an image as far as the cache knows them: from the topmost layers down to the first one without an index.
-/// Reads indexes and nothing else.
-pub fn known_tree(store: &Store, image: &KnownImage) -> Option<PartialTree> {
-    let mut indexes = Vec::new();
-    for blob in image.layers.iter().rev() {
-        let Some(mut index) = any_index(store, blob) else {
-            break;
+/// The best index of a layer, and its content if it is here.
+fn index_here(
+    store: &Store,
+    blob: &Descriptor,
+) -> anyhow::Result<(Option<KnownIndex>, Option<KnownContent>)> {
+    if let Some(index) = store.load_index(&Slot::own(blob.digest), false)? {
+        let known = KnownIndex {
+            source: "cache".to_owned(),
+            trust: Trust::Proven,
         };
-        hide_format_files(blob, &mut index);
-        indexes.insert(0, index);
+        return Ok((Some(known), Some(content(&index))));
     }
-    let tocs: Vec<_> = indexes.iter().map(|index| &index.toc).collect();
-    if tocs.is_empty() {
-        return None;
+    let mut found = store.found_indexes(&blob.digest)?;
+    found.sort_by_key(|(_, finding)| finding.trust != Trust::Pinned);
+    for (slot, finding) in found {
+        if store.refusal(&slot)?.is_some() {
+            continue;
+        }
+        if let Some(index) = store.load_index(&slot, false)? {
+            let known = KnownIndex {
+                source: finding.origin,
+                trust: finding.trust,
+            };
+            return Ok((Some(known), Some(content(&index))));
+        }
     }
-    if tocs.len() == image.layers.len() {
-        let (tree, _) = Tree::build(&tocs).ok()?;
-        return Some(PartialTree::complete(tree));
-    }
-    Some(PartialTree::build(&tocs).ok()?.0)
+    let announced = pinned(blob).map(|(_, format)| KnownIndex {
+        source: format.to_owned(),
+        trust: Trust::Pinned,
+    });
+    Ok((announced, None))
 }
 
-/// The layer's own index, or one that was found and is bound to it.
-fn any_index(store: &Store, blob: &Descriptor) -> Option<LayerIndex> {
-    if let Some(index) = store.load_index(&Slot::own(blob.digest), false).ok()? {
-        return Some(index);
+fn content(index: &LayerIndex) -> KnownContent {
+    let sizes = index.toc.iter().map(|entry| match entry.kind {
+        EntryKind::File { size, .. } | EntryKind::SparseFile { size, .. } => size,
+        _ => 0,
+    });
+    KnownContent {
+        entries: index.toc.len(),
+        files: sizes.fold(0, u64::saturating_add),
     }
-    let found = store.found_indexes(&blob.digest).ok()?.into_iter();
-    let mut bound = found.filter(|(_, finding)| finding.trust.satisfies(Trust::Pinned));
-    bound.find_map(|(slot, _)| store.load_index(&slot, false).ok()?)
 }

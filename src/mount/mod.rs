@@ -3,12 +3,16 @@
 //! ```text
 //! Request ── resolve ──> Image ── find indexes ──> Prepared ── open layers ──> Opened (tree + readers) ── serve ──> a mount
 //!                          ├───── published indexes, made and sent (publish)
-//!                          └───── top-down, as far as needed ──> Peek ──> an answer
+//!                          ├───── top-down, as far as needed ──> Peek ──> an answer
+//!                          └───── two of them, likewise ──> Comparison ──> what differs
 //! ```
 
+mod cached;
+mod compare;
 pub mod found;
 mod image;
 mod known;
+mod lists;
 mod memory;
 mod mountpoint;
 mod opened;
@@ -22,9 +26,15 @@ mod record;
 mod status;
 mod verify;
 
+pub use cached::{
+    CachedImage, CachedLayer, cached_images, cached_layers, cached_tree, find_cached,
+};
+pub use compare::{Compared, Comparison, Cost, Differences};
 pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
-pub use known::{KnownImage, KnownLayer, find_known, known_images, known_layers, known_tree};
+pub use known::{KnownContent, KnownIndex, KnownLayer, known_layers};
+
+pub use lists::{BlobsPlaced, ListPush, Lists, PushedList, PushedMember, member_of};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};
 pub use peek::Peek;

@@ -18,9 +18,9 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 
+use super::cached::{CachedImage, CachedLayer, cached_images, cached_layers, find_cached};
 use super::found::IndexPolicy;
 use super::image::{Image, Pull, Request};
-use super::known::{KnownImage, KnownLayer, find_known, known_images, known_layers};
 use super::published::FindOptions;
 use crate::layer::LayerIndex;
 use crate::oci::{Descriptor, Digest, Document, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Reference};
@@ -131,7 +131,7 @@ pub async fn verify(store: &Arc<Store>, verifying: &Verifying) -> anyhow::Result
     check.names().await?;
     check.documents().await?;
     let images = check.images()?;
-    let layers = known_layers(&images);
+    let layers = cached_layers(&images);
     let is_meant = |slot: &Slot| verifying.only.is_none() || layers.contains_key(slot.layer());
     for slot in store.slots()?.into_iter().filter(is_meant) {
         let known = layers.get(slot.layer());
@@ -338,7 +338,7 @@ impl Check<'_> {
         Ok(Some(body.len() as u64))
     }
 
-    async fn layer(&mut self, slot: &Slot, known: Option<&KnownLayer>) -> anyhow::Result<()> {
+    async fn layer(&mut self, slot: &Slot, known: Option<&CachedLayer>) -> anyhow::Result<()> {
         let size = self.store.index_size(slot);
         let index = match self.store.check_index(slot)? {
             IndexCheck::Absent => return Ok(()),
@@ -358,7 +358,7 @@ impl Check<'_> {
     async fn index(
         &mut self,
         slot: &Slot,
-        known: Option<&KnownLayer>,
+        known: Option<&CachedLayer>,
         size: u64,
         why: String,
     ) -> anyhow::Result<Option<Arc<LayerIndex>>> {
@@ -406,7 +406,7 @@ impl Check<'_> {
     /// Makes a layer's own index anew.
     async fn stream(
         &mut self,
-        image: &KnownImage,
+        image: &CachedImage,
         blob: &Descriptor,
     ) -> anyhow::Result<Option<u64>> {
         let Some(source) = self.source(&image.reference).await? else {
@@ -420,7 +420,7 @@ impl Check<'_> {
     /// Finds an index again, where it was found before or elsewhere.
     async fn find_again(
         &mut self,
-        image: &KnownImage,
+        image: &CachedImage,
         slot: &Slot,
         trust: Trust,
     ) -> anyhow::Result<Option<u64>> {
@@ -467,7 +467,7 @@ impl Check<'_> {
     }
 
     /// The DiffId that a layer was found to have has to be one that a config names: else the next mount refuses the layer.
-    fn diff_id(&mut self, slot: &Slot, known: Option<&KnownLayer>) -> anyhow::Result<()> {
+    fn diff_id(&mut self, slot: &Slot, known: Option<&CachedLayer>) -> anyhow::Result<()> {
         let (true, Some(known)) = (slot.is_own(), known) else {
             return Ok(());
         };
@@ -496,7 +496,7 @@ impl Check<'_> {
     async fn data(
         &mut self,
         slot: &Slot,
-        known: Option<&KnownLayer>,
+        known: Option<&CachedLayer>,
         index: &Arc<LayerIndex>,
     ) -> anyhow::Result<()> {
         let done = &self.verifying.done;
@@ -571,13 +571,13 @@ impl Check<'_> {
             .collect())
     }
 
-    fn images(&self) -> anyhow::Result<Vec<KnownImage>> {
+    fn images(&self) -> anyhow::Result<Vec<CachedImage>> {
         let Some(only) = &self.verifying.only else {
-            return Ok(known_images(self.store)?);
+            return Ok(cached_images(self.store)?);
         };
         let mut images = Vec::new();
         for references in only {
-            images.extend(find_known(self.store, references)?);
+            images.extend(find_cached(self.store, references)?);
         }
         Ok(images)
     }

@@ -18,6 +18,9 @@ mod support;
 mod world;
 
 mod cache;
+mod diff;
+mod export;
+mod lists;
 mod schema;
 mod start;
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::super::globals::{Globals, runtime};
 use super::super::output;
-use crate::mount::{KnownImage, MountRecord, known_images, known_layers, records};
+use crate::mount::{CachedImage, MountRecord, cached_images, cached_layers, records};
 use crate::oci::Digest;
 use crate::store::{CacheFile, Holding, Slot, Store};
 
@@ -73,7 +73,7 @@ const KINDS: [(&str, &str); 4] = [
 
 pub(super) fn df(globals: &Globals, args: &DfArgs) -> anyhow::Result<()> {
     let store = globals.store()?;
-    let images = known_images(&store)?;
+    let images = cached_images(&store)?;
     let mounts = records()?;
     let files = store.files()?;
     let in_use = slots_in_use(&store, &files)?;
@@ -112,13 +112,13 @@ fn slots_in_use(store: &Store, files: &[CacheFile]) -> anyhow::Result<BTreeSet<S
 fn types(
     files: &[CacheFile],
     in_use: &BTreeSet<Slot>,
-    images: &[KnownImage],
+    images: &[CachedImage],
     mounts: &[MountRecord],
 ) -> Vec<Type> {
     let used_layers: BTreeSet<Digest> = in_use.iter().map(|slot| *slot.layer()).collect();
     let used_documents: BTreeSet<Digest> = (images.iter())
         .filter(|image| !mounts_of(image, mounts).is_empty())
-        .flat_map(KnownImage::documents)
+        .flat_map(CachedImage::documents)
         .map(|document| document.digest)
         .collect();
     // Each thing once, however many files it has: its size, and whether it is in use.
@@ -166,7 +166,7 @@ fn types(
 }
 
 /// Where an image is mounted.
-fn mounts_of(image: &KnownImage, mounts: &[MountRecord]) -> Vec<String> {
+fn mounts_of(image: &CachedImage, mounts: &[MountRecord]) -> Vec<String> {
     let manifest = image.chain.last().map(|last| last.digest.to_string());
     (mounts.iter())
         .filter(|mount| Some(&mount.manifest) == manifest.as_ref())
@@ -178,7 +178,7 @@ async fn layers(
     store: &Store,
     files: &[CacheFile],
     in_use: &BTreeSet<Slot>,
-    images: &[KnownImage],
+    images: &[CachedImage],
     mounts: &[MountRecord],
 ) -> anyhow::Result<Vec<Layer>> {
     let mut sizes: BTreeMap<Slot, u64> =
@@ -188,7 +188,7 @@ async fn layers(
             *sizes.entry(slot.clone()).or_default() += file.on_disk;
         }
     }
-    let known = known_layers(images);
+    let known = cached_layers(images);
     let mut layers = Vec::new();
     for (slot, size) in sizes {
         let usage = store.layer_usage(&slot).await?;

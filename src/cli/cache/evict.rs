@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::super::globals::{Globals, RegistryOptions};
 use super::super::output;
-use crate::mount::{find_known, known_layers};
+use crate::mount::{cached_layers, find_cached};
 
 /// Drop layer bytes from the cache; mounts in use keep theirs.
 #[derive(Args)]
@@ -36,12 +36,12 @@ pub(super) fn evict(globals: &Globals, args: &EvictArgs) -> anyhow::Result<()> {
     } else {
         let mut images = Vec::new();
         for image in &args.images {
-            images.extend(find_known(
+            images.extend(find_cached(
                 &store,
                 &super::meanings(image, &args.registry)?,
             )?);
         }
-        let layers: Vec<_> = known_layers(&images).into_keys().collect();
+        let layers: Vec<_> = cached_layers(&images).into_keys().collect();
         store.evict_layers(&layers)?
     };
     if !globals.quiet {

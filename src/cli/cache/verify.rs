@@ -59,7 +59,7 @@ pub(super) fn verify(globals: &Globals, args: &VerifyArgs) -> anyhow::Result<Exi
     });
     let total = total.sum();
     let verified = runtime()?.block_on(async {
-        let _shown = progress::show_work("checking", total, &done, globals.quiet);
+        let _shown = progress::show_bytes("checked", total, &done, globals.quiet);
         tokio::select! {
             verified = verify_cache(&store, &verifying) => verified,
             _ = tokio::signal::ctrl_c() => {

@@ -10,7 +10,7 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
 use super::super::Cli;
 use super::super::globals::Globals;
-use crate::mount::{KnownImage, find_known, known_tree, records};
+use crate::mount::{CachedImage, cached_tree, find_cached, records};
 use crate::oci::{Platform, PlatformMatcher};
 use crate::source::route::candidates;
 use crate::source::{Options, host_platform};
@@ -136,8 +136,8 @@ fn paths(said: &Said, typed: &[u8]) -> Option<Vec<CompletionCandidate>> {
     let (store, image) = (said.store.as_ref()?, said.image.as_ref()?.to_str()?);
     let configuration = Options::from_env().configuration;
     let references = candidates(image, &configuration).ok()?.references;
-    let known = find_known(store, &references).ok()?;
-    let tree = known_tree(store, choose(&known, said.platform.as_deref())?)?;
+    let known = find_cached(store, &references).ok()?;
+    let tree = cached_tree(store, choose(&known, said.platform.as_deref())?)?;
     let start = typed.iter().rposition(|byte| *byte == b'/');
     let start = start.map_or(0, |slash| slash + 1);
     let (dir, prefix) = typed.split_at_checked(start)?;
@@ -178,14 +178,14 @@ fn is_directory(tree: &PartialTree, path: &[u8], ino: crate::tree::Ino) -> bool 
 }
 
 /// The image for the platform that is asked for, or for this machine.
-fn choose<'a>(images: &'a [KnownImage], platform: Option<&str>) -> Option<&'a KnownImage> {
+fn choose<'a>(images: &'a [CachedImage], platform: Option<&str>) -> Option<&'a CachedImage> {
     let host = host_platform();
     let wanted = match platform {
         Some(text) => Platform::parse(text, &host).ok()?,
         None => host,
     };
     let matcher = PlatformMatcher::new(&wanted);
-    let fits = |image: &&KnownImage| {
+    let fits = |image: &&CachedImage| {
         (image.platform.as_ref()).is_none_or(|offered| matcher.fit(offered).is_some())
     };
     images.iter().find(fits)
