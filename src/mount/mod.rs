@@ -33,7 +33,6 @@ pub use compare::{Compared, Comparison, Cost, Differences};
 pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
 pub use known::{KnownContent, KnownIndex, KnownLayer, known_layers};
-
 pub use lists::{BlobsPlaced, ListPush, Lists, PushedList, PushedMember, member_of};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};

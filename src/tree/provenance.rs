@@ -123,9 +123,7 @@ pub fn provenance(layers: &[&Toc], complete: bool, path: &[u8]) -> Result<Vec<De
             }
             (State::Node(old_node), State::Node(node)) => {
                 let changed = old.map_or(Aspects::default(), |(old, _)| {
-                    let mut same = |one: &Node, other: &Node| {
-                        (one.layer, one.value) == (other.layer, other.value)
-                    };
+                    let mut same = || (old_node.layer, old_node.value) == (node.layer, node.value);
                     aspects(old, old_node, &after, node, &mut same)
                 });
                 match entry {
