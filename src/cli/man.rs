@@ -215,7 +215,8 @@ struct Sections {
 }
 
 impl Sections {
-    /// `Example:`, `Examples:` and `Exit status:` begin parts, which end with an empty line that no indented one follows.
+    /// `Example:`, `Examples:`, `Exit status:` and `Exit codes:` begin parts, which end with an empty line that no indented
+    /// one follows.
     fn of(help: &str) -> Self {
         let mut sections = Self::default();
         let mut part = &mut sections.text;
@@ -226,7 +227,8 @@ impl Sections {
                 after_empty = false;
                 continue;
             }
-            if let Some(rest) = line.strip_prefix("Exit status:") {
+            let exit = ["Exit status:", "Exit codes:"];
+            if let Some(rest) = exit.iter().find_map(|prefix| line.strip_prefix(prefix)) {
                 part = &mut sections.exit;
                 part.extend((!rest.trim().is_empty()).then(|| rest.trim().to_owned()));
                 after_empty = false;

@@ -39,6 +39,7 @@ mod whence;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use globals::Globals;
@@ -113,11 +114,17 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     {
         return complete::answer(words);
     }
-    let cli = match Cli::try_parse_from(with_mount_command(args)) {
+    let command_line = with_mount_command(args);
+    let cli = match Cli::try_parse_from(&command_line) {
         Ok(cli) => cli,
         Err(err) => {
             // Help goes to stdout, usage errors to stderr; that it cannot be printed changes nothing.
             let _unprinted = err.print();
+            if err.kind() == ErrorKind::InvalidSubcommand && !names_a_group(&command_line) {
+                output::message(
+                    "An image comes after a command, as in `imgfs ls golang`; `imgfs --help` lists the commands.",
+                );
+            }
             return ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(2));
         }
     };
@@ -154,6 +161,13 @@ fn with_mount_command(mut args: Vec<OsString>) -> Vec<OsString> {
         args.insert(1, "mount".into());
     }
     args
+}
+
+/// Whether the first word that is no option is a group of commands, so that it was not an image in its place.
+fn names_a_group(command_line: &[OsString]) -> bool {
+    let mut words = command_line.iter().skip(1).map(|word| word.to_string_lossy());
+    let first = words.find(|word| !word.starts_with('-'));
+    first.is_some_and(|word| Cli::command().find_subcommand(&*word).is_some())
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -18,8 +18,10 @@ mod support;
 mod world;
 
 mod cache;
+mod completions;
 mod diff;
 mod export;
+mod help;
 mod lists;
 mod schema;
 mod start;

@@ -50,6 +50,12 @@ fn attach_to(command: Command, said: &Arc<Said>) -> Command {
             arg.add(completer(move |typed| images(&said, typed)))
         } else if is_path && has_image {
             arg.add(completer(move |typed| paths(&said, typed)))
+        } else if has_image && is_named(&arg, &["rest"]) {
+            // Of commands that compare two images: the other one, or a path.
+            arg.add(completer(move |typed| match typed.first() {
+                Some(b'/') => paths(&said, typed),
+                _ => images(&said, typed),
+            }))
         } else if takes_mount && is_named(&arg, &["dir"]) {
             arg.add(completer(mountpoints))
         } else {
