@@ -132,6 +132,8 @@ fn name(command: &Command) -> &str {
 
 fn page(command: &Command) -> anyhow::Result<Vec<u8>> {
     let man = Man::new(command.clone())
+        // Whenever this program was made. Nothing at all would put what follows in its place.
+        .date(" ")
         .source(concat!("imgfs ", env!("CARGO_PKG_VERSION")))
         .manual("imgfs manual");
     let help = command.get_after_long_help().or(command.get_after_help());

@@ -51,10 +51,11 @@ fn complete(world: &World, words: &[&str]) -> Vec<String> {
 fn commands_options_and_their_values() {
     let world = World::new();
     let commands = complete(&world, &[""]);
-    for command in ["mount", "unmount", "cache", "completions"] {
+    for command in ["mount", "umount", "cache", "completions"] {
         assert!(commands.contains(&command.to_owned()), "{commands:?}");
     }
     assert!(!commands.contains(&"__complete".to_owned()));
+    assert_eq!(complete(&world, &["unm"]), ["unmount"]);
     assert_eq!(complete(&world, &["compl"]), ["completions"]);
     assert_eq!(complete(&world, &["cache", "ver"]), ["verify"]);
     assert_eq!(complete(&world, &["ls", "--offl"]), ["--offline"]);
