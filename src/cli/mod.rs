@@ -27,6 +27,7 @@ mod progress;
 mod ps;
 mod pull;
 mod registry;
+mod search;
 mod template;
 
 mod tags;
@@ -82,7 +83,12 @@ enum Command {
     Ps(ps::PsArgs),
     Status(ps::StatusArgs),
     Ls(look::LsArgs),
+    Tree(look::TreeArgs),
+    Find(look::FindArgs),
     Cat(look::CatArgs),
+    Head(look::HeadArgs),
+    Grep(look::GrepArgs),
+    Du(look::DuArgs),
     Stat(look::StatArgs),
     Cp(cp::CpArgs),
     Export(export::ExportArgs),
@@ -92,6 +98,7 @@ enum Command {
     History(history::HistoryArgs),
     Layers(layers::LayersArgs),
     Tags(tags::TagsArgs),
+    Search(search::SearchArgs),
     Whence(whence::WhenceArgs),
     #[command(subcommand)]
     Index(index::IndexCommand),
@@ -114,7 +121,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     {
         return complete::answer(words);
     }
-    let command_line = with_mount_command(args);
+    let command_line = look::with_tests_last::<Cli>(with_mount_command(args));
     let cli = match Cli::try_parse_from(&command_line) {
         Ok(cli) => cli,
         Err(err) => {
@@ -178,8 +185,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pull(args) => pull::pull(globals, &args)?,
         Command::Ps(args) => ps::ps(&args)?,
         Command::Status(args) => ps::status(&args)?,
-        Command::Ls(args) => look::ls(globals, &args)?,
-        Command::Cat(args) => look::cat(globals, &args)?,
+        Command::Ls(args) => return look::ls(globals, &args),
+        Command::Tree(args) => return look::tree(globals, &args),
+        Command::Find(args) => return look::find_files(globals, &args),
+        Command::Cat(args) => return look::cat(globals, &args),
+        Command::Head(args) => return look::head(globals, &args),
+        Command::Grep(args) => return look::grep(globals, &args),
+        Command::Du(args) => return look::du(globals, &args),
         Command::Stat(args) => look::stat(globals, &args)?,
         Command::Cp(args) => cp::cp(globals, &args)?,
         Command::Export(args) => export::export(globals, &args)?,
@@ -194,6 +206,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Manifest(command) => manifest::run(globals, &command)?,
         Command::Login(args) => login::login(globals, &args)?,
         Command::Logout(args) => login::logout(globals, &args)?,
+        Command::Search(args) => search::search(globals, &args)?,
         Command::Registry(command) => registry::run(&command)?,
         Command::Cache(command) => return cache::run(globals, &command),
         Command::Completions(args) => complete::completions(&args)?,

@@ -22,9 +22,14 @@ mod completions;
 mod diff;
 mod export;
 mod help;
+mod inspect;
 mod lists;
+mod provenance;
 mod schema;
+mod search;
 mod start;
+mod walks;
+mod walks_counterparts;
 
 use listing::{Member, noise, tar_of};
 use support::image::{Image, Layer, gzip_layer, image};
