@@ -216,12 +216,11 @@ impl Check<'_> {
             return Ok(None);
         };
         let resolved = source.resolve(None).await?;
-        let body = match resolved.body {
-            Some(body) => body,
-            None => {
-                let stream = source.open_manifest(&resolved.descriptor).await?;
-                read_verified(stream, &resolved.descriptor, MAX_MANIFEST_SIZE).await?
-            }
+        let body = if let Some(body) = resolved.body {
+            body
+        } else {
+            let stream = source.open_manifest(&resolved.descriptor).await?;
+            read_verified(stream, &resolved.descriptor, MAX_MANIFEST_SIZE).await?
         };
         let descriptor = &resolved.descriptor;
         self.store.keep_document(&descriptor.digest, &body);
@@ -384,7 +383,7 @@ impl Check<'_> {
             let made = if slot.is_own() {
                 self.stream(image, &known.blob).await
             } else {
-                self.find_again(image, slot, trust).await
+                Box::pin(self.find_again(image, slot, trust)).await
             };
             match made {
                 Ok(Some(fetched)) => {

@@ -29,7 +29,7 @@ use crate::source::BlobSource;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NameCheck {
     /// It is right.
-    Right(TagRecord),
+    Right(Box<TagRecord>),
     /// It is not.
     Damaged {
         /// Name of its file.
@@ -116,7 +116,7 @@ impl Store {
                     let reference = Some(record.reference);
                     damaged(reference, "it points to a document that is not here")
                 }
-                Some(record) => NameCheck::Right(record),
+                Some(record) => NameCheck::Right(Box::new(record)),
             });
         }
         Ok(checked)
@@ -127,7 +127,7 @@ impl Store {
         let names = self.check_names()?.into_iter();
         Ok(names
             .filter_map(|name| match name {
-                NameCheck::Right(record) => Some(record),
+                NameCheck::Right(record) => Some(*record),
                 NameCheck::Damaged { .. } => None,
             })
             .collect())

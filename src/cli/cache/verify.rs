@@ -47,9 +47,10 @@ pub(super) fn verify(globals: &Globals, args: &VerifyArgs) -> anyhow::Result<Exi
     let done = Arc::new(AtomicU64::new(0));
     let verifying = Verifying {
         only: (!only.is_empty()).then_some(only),
-        options: match args.offline {
-            true => None,
-            false => Some(args.registry.options()?),
+        options: if args.offline {
+            None
+        } else {
+            Some(args.registry.options()?)
         },
         done: Arc::clone(&done),
     };

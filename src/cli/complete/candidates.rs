@@ -15,7 +15,7 @@ use crate::oci::{Platform, PlatformMatcher};
 use crate::source::route::candidates;
 use crate::source::{Options, host_platform};
 use crate::store::Store;
-use crate::tree::{Answer, Content, PartialTree};
+use crate::tree::{Answer, Content, Node, PartialTree};
 
 /// Most names of a directory that are offered: more is no help to anybody, and shells take their time with them.
 const MAX_NAMES: usize = 5000;
@@ -173,7 +173,7 @@ fn paths(said: &Said, typed: &[u8]) -> Option<Vec<CompletionCandidate>> {
 /// Whether an entry is a directory, or a link to one.
 fn is_directory(tree: &PartialTree, path: &[u8], ino: crate::tree::Ino) -> bool {
     let merged = tree.tree();
-    let is_directory = |ino| merged.node(ino).is_some_and(|node| node.is_directory());
+    let is_directory = |ino| merged.node(ino).is_some_and(Node::is_directory);
     let is_link =
         (merged.node(ino)).is_some_and(|node| matches!(merged.content(node), Content::Symlink(_)));
     let target = || match tree.resolve(path, true) {

@@ -16,7 +16,7 @@ pub(super) struct LastWord {
     kept: usize,
 }
 
-/// Takes apart what was typed up to the cursor; `breaks` are bash's COMP_WORDBREAKS. The last word is the one at the cursor,
+/// Takes apart what was typed up to the cursor; `breaks` are bash's `COMP_WORDBREAKS`. The last word is the one at the cursor,
 /// empty behind a space.
 pub(super) fn split(typed: &[u8], breaks: &[u8]) -> (Vec<OsString>, LastWord) {
     let mut words = Vec::new();
@@ -37,15 +37,14 @@ pub(super) fn split(typed: &[u8], breaks: &[u8]) -> (Vec<OsString>, LastWord) {
             }
             (Some(open), _) if byte == open => quote = None,
             // Within double quotes it only takes the meaning of these.
-            (None | Some(b'"'), b'\\') => match bytes.next() {
-                Some(next) => {
+            (None | Some(b'"'), b'\\') => {
+                if let Some(next) = bytes.next() {
                     if quote.is_some() && !b"$`\"\\".contains(&next) {
                         word.push(b'\\');
                     }
                     word.push(next);
                 }
-                None => {}
-            },
+            }
             (_, byte) => {
                 word.push(byte);
                 if quote.is_none() && breaks.contains(&byte) {
