@@ -77,7 +77,7 @@ pub(super) fn cp(globals: &Globals, args: &CpArgs) -> anyhow::Result<()> {
         }
         let files = FilesInOrder::new(Arc::clone(&fs), &files_of(fs.tree(), ino))?;
         let written = Arc::new(AtomicU64::new(0));
-        let _shown = progress::show_written(files.bytes(), &written, globals.quiet);
+        let _shown = progress::show_bytes("written", files.bytes(), &written, globals.quiet);
         let mut copy = Copy {
             fs,
             files,

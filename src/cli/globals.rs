@@ -22,6 +22,7 @@ const BLOCKING_THREADS: usize = 32;
 const OPEN_FILES: u64 = 4096;
 
 #[derive(Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(super) struct Globals {
     /// Where fetched layers are kept [default: /var/cache/imgfs for root, else ~/.cache/imgfs]
     #[arg(long, global = true, env = "IMGFS_CACHE_DIR", value_name = "DIR")]
@@ -105,19 +106,23 @@ impl Globals {
         self.store_for_mount(ReadPolicy::default(), false)
     }
 
+    /// Where the cache is: an absolute path.
+    pub(super) fn dir(&self) -> anyhow::Result<PathBuf> {
+        let dir = match &self.cache_dir {
+            Some(dir) => dir.clone(),
+            None => default_cache_dir()?,
+        };
+        // Whoever serves a mount leaves the directory that a relative path is relative to.
+        std::path::absolute(&dir).with_context(|| format!("bad cache directory {}", dir.display()))
+    }
+
     /// The cache, with reads as patient as this; with `prove`, layers can be proven.
     pub(super) fn store_for_mount(
         &self,
         reads: ReadPolicy,
         prove: bool,
     ) -> anyhow::Result<Arc<Store>> {
-        let dir = match &self.cache_dir {
-            Some(dir) => dir.clone(),
-            None => default_cache_dir()?,
-        };
-        // Whoever serves a mount leaves the directory that a relative path is relative to.
-        let dir = std::path::absolute(&dir)
-            .with_context(|| format!("bad cache directory {}", dir.display()))?;
+        let dir = self.dir()?;
         let store = Store::open(&dir, self.cache_limit)
             .context("choose another place with --cache-dir or IMGFS_CACHE_DIR")?;
         let store = store.with_reads(reads);

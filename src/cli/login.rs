@@ -48,7 +48,7 @@ pub(super) struct LoginArgs {
 Examples:
   imgfs logout ghcr.io
   imgfs logout --authfile ./auth.json registry.example:5000/team
-  imgfs logout --all                                   every registry, in every file that is looked into")]
+  imgfs logout --all                         every registry, in every file that is looked into")]
 pub(super) struct LogoutArgs {
     /// Host, with :PORT if needed
     #[arg(default_value = DEFAULT_REGISTRY, conflicts_with = "all")]

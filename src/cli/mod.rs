@@ -1,15 +1,15 @@
 //! The command line: parses, runs, prints.
 //!
-//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage
-//! (of grep: 0 found, 1 not found, 2 failed).
+//! Data goes to stdout, everything else to stderr. Exit codes: see `exit.rs`.
 
 mod cache;
+mod complete;
 mod cp;
 mod daemon;
+mod diff;
+mod exit;
 mod export;
 mod format;
-
-mod diff;
 mod globals;
 mod history;
 mod images;
@@ -19,6 +19,7 @@ mod keys;
 mod layers;
 mod login;
 mod look;
+mod man;
 mod manifest;
 mod mount;
 mod output;
@@ -33,11 +34,14 @@ mod template;
 mod tags;
 mod time;
 mod units;
+#[cfg(test)]
+mod walk_tests;
 mod whence;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use globals::Globals;
@@ -59,7 +63,10 @@ Examples:
   imgfs unmount /mnt/go
 
 IMAGE is a name such as golang, ghcr.io/owner/name:tag, host:5000/name@sha256:..., oci:DIR[:tag] or
-docker-archive:FILE[:name]."
+docker-archive:FILE[:name].
+
+Data goes to stdout, everything else to stderr. `imgfs man COMMAND | man -l -` says more; so does
+`imgfs COMMAND --help`."
 )]
 struct Cli {
     #[command(flatten)]
@@ -107,25 +114,28 @@ enum Command {
     Registry(registry::RegistryCommand),
     #[command(subcommand)]
     Cache(cache::CacheCommand),
-    Completions(CompletionsArgs),
-}
-
-/// Print a completion script for a shell.
-#[derive(clap::Args)]
-#[command(after_help = "Example:\n  imgfs completions bash > /etc/bash_completion.d/imgfs")]
-struct CompletionsArgs {
-    /// The shell.
-    shell: clap_complete::Shell,
+    Completions(complete::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Runs the program with these arguments, the program's name first.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let args = look::with_tests_last::<Cli>(with_mount_command(args));
-    let cli = match Cli::try_parse_from(args) {
+    if let [_, command, words @ ..] = &args[..]
+        && command == complete::HIDDEN_COMMAND
+    {
+        return complete::answer(words);
+    }
+    let command_line = look::with_tests_last::<Cli>(with_mount_command(args));
+    let cli = match Cli::try_parse_from(&command_line) {
         Ok(cli) => cli,
         Err(err) => {
             // Help goes to stdout, usage errors to stderr; that it cannot be printed changes nothing.
             let _unprinted = err.print();
+            if err.kind() == ErrorKind::InvalidSubcommand && !names_a_group(&command_line) {
+                output::message(
+                    "An image comes after a command, as in `imgfs ls golang`; `imgfs --help` lists the commands.",
+                );
+            }
             return ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(2));
         }
     };
@@ -164,6 +174,16 @@ fn with_mount_command(mut args: Vec<OsString>) -> Vec<OsString> {
     args
 }
 
+/// Whether the first word that is no option is a group of commands, so that it was not an image in its place.
+fn names_a_group(command_line: &[OsString]) -> bool {
+    let mut words = command_line
+        .iter()
+        .skip(1)
+        .map(|word| word.to_string_lossy());
+    let first = words.find(|word| !word.starts_with('-'));
+    first.is_some_and(|word| Cli::command().find_subcommand(&*word).is_some())
+}
+
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let globals = &cli.globals;
     match cli.command {
@@ -198,12 +218,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Logout(args) => login::logout(globals, &args)?,
         Command::Search(args) => search::search(globals, &args)?,
         Command::Registry(command) => registry::run(&command)?,
-        Command::Cache(command) => cache::run(globals, &command)?,
-        Command::Completions(args) => {
-            let mut script = Vec::new();
-            clap_complete::generate(args.shell, &mut Cli::command(), "imgfs", &mut script);
-            output::bytes(&script)?;
-        }
+        Command::Cache(command) => return cache::run(globals, &command),
+        Command::Completions(args) => complete::completions(&args)?,
+        Command::Man(args) => man::man(&args)?,
     }
     Ok(ExitCode::SUCCESS)
 }

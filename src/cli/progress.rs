@@ -47,16 +47,21 @@ fn show_as(downloads: &[LayerProgress], quiet: bool, verb: (&'static str, &'stat
     Shown { task: Some(task) }
 }
 
-/// Shows how much of `total` bytes has been written, which `written` counts.
-pub(super) fn show_written(total: u64, written: &Arc<AtomicU64>, quiet: bool) -> Shown {
+/// Shows how much of `total` bytes is `what`, such as written: `done` counts them.
+pub(super) fn show_bytes(
+    what: &'static str,
+    total: u64,
+    done: &Arc<AtomicU64>,
+    quiet: bool,
+) -> Shown {
     if quiet {
         return Shown { task: None };
     }
-    let written = Arc::clone(written);
+    let done = Arc::clone(done);
     let task = if std::io::stderr().is_terminal() {
-        tokio::spawn(bar_of_written(total, written))
+        tokio::spawn(bar_of_bytes(what, total, done))
     } else {
-        tokio::spawn(lines_of_written(total, written))
+        tokio::spawn(lines_of_bytes(what, total, done))
     };
     Shown { task: Some(task) }
 }
@@ -71,11 +76,7 @@ impl Drop for Shown {
 
 async fn bars(downloads: Vec<LayerProgress>) {
     let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template(
-        "{prefix} [{bar:30}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}",
-    )
-    .unwrap_or_else(|_| ProgressStyle::default_bar())
-    .progress_chars("=> ");
+    let style = style();
     let bars: Vec<(LayerProgress, Cleared)> = downloads
         .into_iter()
         .map(|download| {
@@ -93,25 +94,29 @@ async fn bars(downloads: Vec<LayerProgress>) {
     }
 }
 
-async fn bar_of_written(total: u64, written: Arc<AtomicU64>) {
-    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template(
-        "written [{bar:30}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}",
+/// Bytes of all bytes, with this in front.
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template(
+        "{prefix} [{bar:30}] {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {eta:>4}",
     )
     .unwrap_or_else(|_| ProgressStyle::default_bar())
-    .progress_chars("=> ");
-    let bar = Cleared(bar.with_style(style));
+    .progress_chars("=> ")
+}
+
+async fn bar_of_bytes(what: &'static str, total: u64, done: Arc<AtomicU64>) {
+    let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+    let bar = Cleared(bar.with_style(style()).with_prefix(what));
     loop {
-        bar.0.set_position(written.load(Ordering::Relaxed));
+        bar.0.set_position(done.load(Ordering::Relaxed));
         tokio::time::sleep(TICK).await;
     }
 }
 
-async fn lines_of_written(total: u64, written: Arc<AtomicU64>) {
+async fn lines_of_bytes(what: &'static str, total: u64, done: Arc<AtomicU64>) {
     loop {
         tokio::time::sleep(LINES).await;
-        let written = output::size(written.load(Ordering::Relaxed));
-        output::message(&format!("written {written} of {}", output::size(total)));
+        let done = output::size(done.load(Ordering::Relaxed));
+        output::message(&format!("{what} {done} of {}", output::size(total)));
     }
 }
 

@@ -7,6 +7,7 @@
 //!                          └───── two of them, likewise ──> Comparison ──> what differs
 //! ```
 
+mod cached;
 mod compare;
 pub mod found;
 mod image;
@@ -23,7 +24,11 @@ mod published;
 mod pull;
 mod record;
 mod status;
+mod verify;
 
+pub use cached::{
+    CachedImage, CachedLayer, cached_images, cached_layers, cached_tree, find_cached,
+};
 pub use compare::{Compared, Comparison, Cost, Differences};
 pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
@@ -39,3 +44,4 @@ pub use published::{FindOptions, Found, FoundIndex, Published, Vouched};
 pub use pull::{Pulled, PulledLayer, Puller};
 pub use record::{MountRecord, records};
 pub use status::{LayerStatus, Live, MountStatus};
+pub use verify::{Damage, Kind, Outcome, Tally, Verified, Verifying, verify};

@@ -11,6 +11,7 @@ use rustix::fs::statvfs;
 use super::files::{EvictableLayer, disk_usage};
 use super::{Slot, Store, StoreError};
 use crate::layer::LayerIndex;
+use crate::oci::Digest;
 
 /// Default space for decoded layer bytes: 20 GiB, a few dozen images.
 pub const DEFAULT_LIMIT: u64 = 20 << 30;
@@ -29,8 +30,20 @@ pub struct Evicted {
 impl Store {
     /// Drops the decoded bytes of all layers that are not in use; keeps indexes and manifests.
     pub fn evict_all(&self) -> Result<Evicted, StoreError> {
+        self.evict_data(|_| true)
+    }
+
+    /// The same for these layers alone.
+    pub fn evict_layers(&self, layers: &[Digest]) -> Result<Evicted, StoreError> {
+        self.evict_data(|layer| layers.contains(layer))
+    }
+
+    fn evict_data(&self, is_meant: impl Fn(&Digest) -> bool) -> Result<Evicted, StoreError> {
         let mut evicted = Evicted::default();
-        for (_, dir) in self.layers()? {
+        for (slot, dir) in self.layers()? {
+            if !is_meant(slot.layer()) {
+                continue;
+            }
             let before = disk_usage(&dir);
             if before == 0 {
                 continue;

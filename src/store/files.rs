@@ -19,15 +19,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
 
 use super::StoreError;
-use crate::layer::Hash;
+use crate::layer::{Hash, Span, SpanDigest};
 
 /// Between two looks at a lock that somebody has. A `flock` that waits could not be given up: a thread in it
 /// would keep the whole program from ending.
@@ -39,6 +41,8 @@ pub(super) const PARTIAL: &str = "partial";
 /// What is here of the blob of a layer that is being proven, and which bytes that are.
 pub(super) const BLOB: &str = "blob";
 pub(super) const BLOB_MAP: &str = "blob.map";
+/// All of those: who has the layer open uses them or will.
+pub(super) const UNFINISHED: [&str; 4] = [NEW_DATA, PARTIAL, BLOB_MAP, BLOB];
 
 /// Open files of one layer. While it lives nobody evicts spans of the layer.
 pub(super) struct LayerFiles {
@@ -86,7 +90,7 @@ impl LayerFiles {
     }
 
     /// What the bytes of a span had to hash to (BLAKE3) when they were written; `None` if nobody noted it.
-    pub(super) fn decoded_digest(&self, span: usize) -> io::Result<Option<Hash>> {
+    fn decoded_digest(&self, span: usize) -> io::Result<Option<Hash>> {
         let mut digest = [0; 32];
         match self.decoded()?.read_exact_at(&mut digest, span as u64 * 32) {
             Ok(()) => Ok(Some(digest)),
@@ -95,7 +99,24 @@ impl LayerFiles {
         }
     }
 
-    /// Notes that. To be called before the span is marked.
+    /// What a span's bytes in the cache have to hash to: the index says it, or the cache remembers it from when they
+    /// were fetched and checked.
+    pub(super) fn expected_digest(&self, id: usize, span: &Span) -> io::Result<Option<Hash>> {
+        match &span.digest {
+            SpanDigest::Own { decoded, .. } => Ok(Some(*decoded)),
+            SpanDigest::Compressed(_) | SpanDigest::Chunks(_) => self.decoded_digest(id),
+        }
+    }
+
+    /// Lets the kernel forget bytes that nobody will read soon. Without that it only remembers more.
+    pub(super) fn forget_pages(&self, range: &Range<u64>) {
+        let length = NonZeroU64::new(range.end.saturating_sub(range.start));
+        if let Err(err) = fadvise(&self.data, range.start, length, Advice::DontNeed) {
+            tracing::debug!("the pages of what was read stay: {err}");
+        }
+    }
+
+    /// Notes what the bytes of a span hash to. To be called before the span is marked.
     pub(super) fn note_decoded_digest(&self, span: usize, digest: &Hash) -> io::Result<()> {
         self.decoded()?.write_all_at(digest, span as u64 * 32)
     }
@@ -212,7 +233,7 @@ impl EvictableLayer {
             return Ok(None);
         };
         // Who fetches a layer has it open, too: nobody is at these any more.
-        for name in [NEW_DATA, PARTIAL, BLOB_MAP, BLOB] {
+        for name in UNFINISHED {
             let left = dir.join(name);
             remove_if_there(&left).map_err(StoreError::io("remove", &left))?;
         }
@@ -230,7 +251,7 @@ impl EvictableLayer {
     }
 
     /// Drops a span: first its mark, then its bytes.
-    pub(super) fn evict(&self, span: usize, range: &std::ops::Range<u64>) -> io::Result<()> {
+    pub(super) fn evict(&self, span: usize, range: &Range<u64>) -> io::Result<()> {
         self.present.write_all_at(&[0; 4], position(span))?;
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(fallocate(

@@ -45,6 +45,8 @@ mod slot;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod usage;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -69,6 +71,8 @@ use crate::oci::{Descriptor, Digest};
 use crate::source::BlobSource;
 use files::{LayerFiles, Locked, publish};
 use first_contact::PassOptions;
+pub use usage::{CacheFile, Holding, LayerUsage};
+pub use verify::{DocumentCheck, IndexCheck, NameCheck, SpanCheck, SpanRepair};
 
 /// Layers streamed at the same time at first contact; each needs three threads and a few MiB.
 const LAYERS_AT_ONCE: usize = 4;

@@ -148,7 +148,7 @@ impl LayerReader {
     }
 
     /// Fetches these spans, a few runs at a time.
-    async fn fetch_missing(
+    pub(super) async fn fetch_missing(
         self: &Arc<Self>,
         ids: &[usize],
         progress: Option<&Progress>,

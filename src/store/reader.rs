@@ -24,7 +24,7 @@ use super::files::LayerFiles;
 use super::keep::Keeping;
 use super::proof::ProofCell;
 use super::{Slot, Store, StoreError};
-use crate::layer::{Hash, Span, SpanDigest, SpanTable};
+use crate::layer::{Span, SpanDigest, SpanTable};
 use crate::oci::{Descriptor, Digest};
 use crate::source::BlobSource;
 
@@ -357,7 +357,9 @@ impl LayerReader {
             .files
             .read_unchecked(span.uncompressed.start, &mut bytes)
         {
-            Ok(()) => self.decoded_digest(id, span)? == Some(*blake3::hash(&bytes).as_bytes()),
+            Ok(()) => {
+                self.files.expected_digest(id, span)? == Some(*blake3::hash(&bytes).as_bytes())
+            }
             Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => false,
             Err(err) => return Err(err),
         };
@@ -374,16 +376,7 @@ impl LayerReader {
         Ok(right)
     }
 
-    /// What a span's bytes in the cache have to hash to: the index says it, or the cache remembers it from when they
-    /// were fetched and checked.
-    fn decoded_digest(&self, id: usize, span: &Span) -> std::io::Result<Option<Hash>> {
-        match &span.digest {
-            SpanDigest::Own { decoded, .. } => Ok(Some(*decoded)),
-            SpanDigest::Compressed(_) | SpanDigest::Chunks(_) => self.files.decoded_digest(id),
-        }
-    }
-
-    /// Remembers that where the index does not say it.
+    /// Remembers what a span's bytes hash to where the index does not say it.
     fn note_decoded(&self, id: usize, span: &Span, bytes: &[u8]) -> std::io::Result<()> {
         match &span.digest {
             SpanDigest::Own { .. } => Ok(()),

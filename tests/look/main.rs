@@ -17,9 +17,13 @@ mod support;
 #[path = "../mount/world.rs"]
 mod world;
 
+mod cache;
+mod completions;
 mod diff;
 mod export;
 mod images;
+
+mod help;
 mod inspect;
 mod lists;
 mod provenance;

@@ -141,7 +141,7 @@ async fn write_tree(
     let files = files_of(tree, ino);
     let mut files = FilesInOrder::new(Arc::clone(fs), &files)?;
     let written = Arc::new(AtomicU64::new(0));
-    let _shown = progress::show_written(files.bytes(), &written, quiet);
+    let _shown = progress::show_bytes("written", files.bytes(), &written, quiet);
     // Where files with several names went first.
     let mut links: HashMap<Ino, Vec<u8>> = HashMap::new();
     let mut buffer = Vec::new();

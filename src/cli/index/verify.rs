@@ -19,7 +19,9 @@ use crate::store::Store;
 /// Fetch an image's layers, make their indexes anew, and compare them with what is published.
 #[derive(Args)]
 #[command(after_help = "\
-Nothing is taken from the cache, and nothing is kept. Exit code 1: something differs, or nothing is published.
+Nothing is taken from the cache, and nothing is kept.
+
+Exit status: 1 also if something differs, or nothing is published.
 
 Examples:
   imgfs index verify registry.example/team/tool:1

@@ -19,11 +19,16 @@ use crate::source::SourceError;
 
 /// Where lists are, for the help of each command.
 const LISTS_HELP: &str = "\
-Until they are removed or pushed with --purge, lists are kept in $XDG_DATA_HOME/imgfs/lists (~/.local/share/imgfs/lists),
-apart from the cache.";
+Until they are removed or pushed with --purge, lists are kept in $XDG_DATA_HOME/imgfs/lists
+(~/.local/share/imgfs/lists), apart from the cache.";
 
 /// Work with manifests and multi-platform lists.
 #[derive(Subcommand)]
+#[command(after_help = "\
+Examples:
+  imgfs manifest inspect golang
+  imgfs manifest create host/team/tool:1 host/team/tool:1-amd64 host/team/tool:1-arm64
+  imgfs manifest push host/team/tool:1")]
 pub(super) enum ManifestCommand {
     Inspect(Box<inspect::InspectArgs>),
     Create(create::CreateArgs),

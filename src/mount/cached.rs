@@ -1,0 +1,176 @@
+//! Images as far as the cache has them, by its names and manifests alone: nobody is asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context;
+
+use super::found::hide_format_files;
+use crate::layer::LayerIndex;
+use crate::oci::{Descriptor, DiffId, Digest, Document, ImageConfig, Platform, Reference};
+use crate::store::{Slot, Store, StoreError, Trust};
+use crate::tree::{PartialTree, Tree};
+
+/// Most lists inside each other that are followed.
+const MAX_DEPTH: usize = 4;
+
+/// An image whose manifest is in the cache.
+#[derive(Debug, Clone)]
+pub struct CachedImage {
+    /// What it was asked for as.
+    pub reference: Reference,
+    /// What the reference points to, then any list on the way, then the manifest.
+    pub chain: Vec<Descriptor>,
+    /// Its config.
+    pub config: Descriptor,
+    /// Its layers, base first.
+    pub layers: Vec<Descriptor>,
+    /// What they are unpacked, if the config is here, too.
+    pub diff_ids: Vec<DiffId>,
+    /// Which entry of a list it is.
+    pub platform: Option<Platform>,
+}
+
+/// A layer, and where it can be had.
+#[derive(Debug, Clone)]
+pub struct CachedLayer {
+    /// The layer.
+    pub blob: Descriptor,
+    /// The images with it.
+    pub images: Vec<CachedImage>,
+    /// What their configs say it is unpacked.
+    pub diff_ids: BTreeSet<String>,
+}
+
+/// The images that the names in the cache mean.
+pub fn cached_images(store: &Store) -> Result<Vec<CachedImage>, StoreError> {
+    let mut images = Vec::new();
+    for record in store.tag_records()? {
+        if let Ok(reference) = record.reference.parse() {
+            images.extend(cached_images_of(store, &reference, &record.descriptor)?);
+        }
+    }
+    Ok(images)
+}
+
+/// The images that a name means, one for each platform whose manifest is here.
+pub fn cached_images_of(
+    store: &Store,
+    reference: &Reference,
+    root: &Descriptor,
+) -> Result<Vec<CachedImage>, StoreError> {
+    let mut images = Vec::new();
+    let mut pending = vec![vec![root.clone()]];
+    while let Some(chain) = pending.pop() {
+        let Some(last) = chain.last() else { continue };
+        let Some(body) = store.document(&last.digest)? else {
+            continue;
+        };
+        let declared = (!last.media_type.is_empty()).then_some(last.media_type.as_str());
+        match Document::parse(&body, declared) {
+            Ok(Document::Manifest(manifest)) => {
+                let config = store.document(&manifest.config.digest)?;
+                let config =
+                    config.and_then(|body| ImageConfig::parse(&body, manifest.layers.len()).ok());
+                images.push(CachedImage {
+                    reference: reference.clone(),
+                    platform: last.platform.clone(),
+                    chain,
+                    config: manifest.config,
+                    layers: manifest.layers,
+                    diff_ids: config
+                        .map(|config| config.rootfs.diff_ids)
+                        .unwrap_or_default(),
+                });
+            }
+            Ok(Document::Index(index)) if chain.len() <= MAX_DEPTH => {
+                let below = index.manifests.into_iter().map(|entry| {
+                    let mut chain = chain.clone();
+                    chain.push(entry);
+                    chain
+                });
+                pending.extend(below);
+            }
+            // What is no image is none that is known.
+            Ok(Document::Index(_)) | Err(_) => {}
+        }
+    }
+    Ok(images)
+}
+
+/// The images in the cache that these names mean.
+pub fn find_cached(store: &Store, references: &[Reference]) -> anyhow::Result<Vec<CachedImage>> {
+    let mut found = Vec::new();
+    for reference in references {
+        let root = match reference.digest() {
+            Some(digest) => Some(Descriptor::of_digest(*digest)),
+            None => (store.tag_record(&reference.to_string())?).map(|record| record.descriptor),
+        };
+        if let Some(root) = root {
+            found.extend(cached_images_of(store, reference, &root)?);
+        }
+    }
+    let names: Vec<String> = references.iter().map(Reference::to_string).collect();
+    (!found.is_empty()).then_some(found).with_context(|| {
+        format!(
+            "{} is not in the cache: `imgfs pull` brings it there",
+            names.join(" or ")
+        )
+    })
+}
+
+/// The layers of these images.
+pub fn cached_layers(images: &[CachedImage]) -> BTreeMap<Digest, CachedLayer> {
+    let mut layers: BTreeMap<Digest, CachedLayer> = BTreeMap::new();
+    for image in images {
+        for (position, blob) in image.layers.iter().enumerate() {
+            let layer = layers.entry(blob.digest).or_insert_with(|| CachedLayer {
+                blob: blob.clone(),
+                images: Vec::new(),
+                diff_ids: BTreeSet::new(),
+            });
+            layer.images.push(image.clone());
+            let diff_id = image.diff_ids.get(position);
+            layer.diff_ids.extend(diff_id.map(ToString::to_string));
+        }
+    }
+    layers
+}
+
+impl CachedImage {
+    /// The manifest, the lists that lead to it, and the config.
+    pub fn documents(&self) -> impl Iterator<Item = &Descriptor> {
+        self.chain.iter().chain([&self.config])
+    }
+}
+
+/// The files of an image as far as the cache knows them: from the topmost layers down to the first one without an index.
+/// Reads indexes and nothing else.
+pub fn cached_tree(store: &Store, image: &CachedImage) -> Option<PartialTree> {
+    let mut indexes = Vec::new();
+    for blob in image.layers.iter().rev() {
+        let Some(mut index) = any_index(store, blob) else {
+            break;
+        };
+        hide_format_files(blob, &mut index);
+        indexes.insert(0, index);
+    }
+    let tocs: Vec<_> = indexes.iter().map(|index| &index.toc).collect();
+    if tocs.is_empty() {
+        return None;
+    }
+    if tocs.len() == image.layers.len() {
+        let (tree, _) = Tree::build(&tocs).ok()?;
+        return Some(PartialTree::complete(tree));
+    }
+    Some(PartialTree::build(&tocs).ok()?.0)
+}
+
+/// The layer's own index, or one that was found and is bound to it.
+fn any_index(store: &Store, blob: &Descriptor) -> Option<LayerIndex> {
+    if let Some(index) = store.load_index(&Slot::own(blob.digest), false).ok()? {
+        return Some(index);
+    }
+    let found = store.found_indexes(&blob.digest).ok()?.into_iter();
+    let mut bound = found.filter(|(_, finding)| finding.trust.satisfies(Trust::Pinned));
+    bound.find_map(|(slot, _)| store.load_index(&slot, false).ok()?)
+}
