@@ -14,7 +14,7 @@ use crate::oci::{Document, ManifestList, MediaType, Reference};
 /// `imgfs manifest create`, that is printed.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  imgfs manifest inspect golang\n  imgfs manifest inspect -t golang"
+    after_help = "Examples:\n  imgfs manifest inspect golang\n  imgfs manifest inspect -t golang\n  imgfs manifest inspect host/team/tool:1 host/team/tool:1-arm64"
 )]
 pub(in crate::cli) struct InspectArgs {
     /// The image, or a list that is kept here

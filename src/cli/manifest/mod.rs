@@ -24,7 +24,7 @@ apart from the cache.";
 /// Work with manifests and multi-platform lists.
 #[derive(Subcommand)]
 pub(super) enum ManifestCommand {
-    Inspect(inspect::InspectArgs),
+    Inspect(Box<inspect::InspectArgs>),
     Create(create::CreateArgs),
     Annotate(annotate::AnnotateArgs),
     Push(push::PushArgs),
