@@ -142,6 +142,9 @@ impl ManifestList {
     }
 
     /// The list as it is shown, whatever is still missing.
+    ///
+    /// # Panics
+    /// Never: strings and numbers can be encoded.
     pub fn encode(&self, format: ListFormat) -> Vec<u8> {
         let mut entries: Vec<Entry> = Vec::new();
         for member in &self.members {

@@ -42,7 +42,7 @@ pub(super) enum PayloadBytes {
     /// In memory.
     Whole(Bytes),
     /// Passed on from where they are, which is opened anew each time.
-    Passing(Upload),
+    Passing(Box<Upload>),
 }
 
 /// The body of a request.

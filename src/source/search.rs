@@ -254,7 +254,7 @@ struct QuayNamespace {
 
 impl DockerResult {
     fn read(self) -> Option<FoundRepository> {
-        let found = found(self.name, self.description, self.star_count)?;
+        let found = found(self.name, self.description.as_deref(), self.star_count)?;
         Some(FoundRepository {
             is_official: self.is_official.unwrap_or_default(),
             is_automated: self.is_automated.unwrap_or_default(),
@@ -269,12 +269,12 @@ impl QuayResult {
             Some(namespace) => format!("{}/{}", namespace.name, self.name),
             None => self.name,
         };
-        found(name, self.description, self.stars)
+        found(name, self.description.as_deref(), self.stars)
     }
 }
 
 /// `None` for what is no repository's name: it could not be used anyway.
-fn found(name: String, description: Option<String>, stars: Option<i64>) -> Option<FoundRepository> {
+fn found(name: String, description: Option<&str>, stars: Option<i64>) -> Option<FoundRepository> {
     let is_name = !name.is_empty()
         && name.len() <= MAX_NAME
         && name.bytes().all(|byte| {
@@ -284,7 +284,7 @@ fn found(name: String, description: Option<String>, stars: Option<i64>) -> Optio
         tracing::debug!("a result of the search is no repository: {name:?}");
         return None;
     }
-    let words: Vec<&str> = (description.as_deref().unwrap_or_default())
+    let words: Vec<&str> = (description.unwrap_or_default())
         .split_whitespace()
         .collect();
     let description = words.join(" ").chars().take(MAX_DESCRIPTION).collect();
@@ -304,22 +304,24 @@ fn found(name: String, description: Option<String>, stars: Option<i64>) -> Optio
 mod tests {
     use super::*;
 
+    /// Name, description and stars of each result, and whether there are more.
+    type Expected<'a> = (&'a [(&'a str, &'a str, u64)], bool);
+
     #[test]
     fn results_are_read_in_both_forms() {
-        let check =
-            |api: Api, body: &str, expected: Result<(&[(&str, &str, u64)], bool), &str>| match (
-                api.parse(body.as_bytes(), 1),
-                expected,
-            ) {
-                (Ok(page), Ok((expected, has_more))) => {
-                    let found: Vec<_> = (page.repositories.iter())
-                        .map(|one| (one.name.as_str(), one.description.as_str(), one.stars))
-                        .collect();
-                    assert_eq!((&found[..], page.has_more), (expected, has_more), "{body}");
-                }
-                (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
-                (found, _) => panic!("{body}: {found:?}"),
-            };
+        let check = |api: Api, body: &str, expected: Result<Expected, &str>| match (
+            api.parse(body.as_bytes(), 1),
+            expected,
+        ) {
+            (Ok(page), Ok((expected, has_more))) => {
+                let found: Vec<_> = (page.repositories.iter())
+                    .map(|one| (one.name.as_str(), one.description.as_str(), one.stars))
+                    .collect();
+                assert_eq!((&found[..], page.has_more), (expected, has_more), "{body}");
+            }
+            (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
+            (found, _) => panic!("{body}: {found:?}"),
+        };
         check(
             Api::Docker,
             r#"{"num_pages":2,"num_results":30,"results":[

@@ -17,6 +17,7 @@ use crate::oci::{Document, ManifestList, MediaType, Reference};
 Examples:
   imgfs manifest inspect golang
   imgfs manifest inspect -v golang
+  imgfs manifest inspect host/team/tool:1 host/team/tool:1-arm64
   imgfs manifest inspect --json golang | jq -r '.[].digest'")]
 pub(in crate::cli) struct InspectArgs {
     /// The image, or a list that is kept here

@@ -53,7 +53,7 @@ impl Pusher {
         watch: WatchUpload,
     ) -> Result<Placed, SourceError> {
         let upload = Upload::new(Arc::clone(source), blob.clone(), watch);
-        let bytes = PayloadBytes::Passing(upload.clone());
+        let bytes = PayloadBytes::Passing(Box::new(upload.clone()));
         loop {
             let placing =
                 self.retrying_for(COPY_GIVE_UP, || self.try_place(&blob.digest, &bytes, from));
