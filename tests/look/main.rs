@@ -23,6 +23,7 @@ mod diff;
 
 mod images;
 mod lists;
+mod removal;
 mod schema;
 mod start;
 
