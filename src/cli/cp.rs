@@ -48,12 +48,11 @@ pub(super) struct CpArgs {
 }
 
 pub(super) fn cp(globals: &Globals, args: &CpArgs) -> anyhow::Result<()> {
-    let (image, path, dest) = match &args.dest {
-        Some(dest) => (args.image.as_str(), args.path.as_bytes(), dest.clone()),
-        None => {
-            let (image, path) = split_path(&args.image)?;
-            (image, path.as_bytes(), PathBuf::from(&args.path))
-        }
+    let (image, path, dest) = if let Some(dest) = &args.dest {
+        (args.image.as_str(), args.path.as_bytes(), dest.clone())
+    } else {
+        let (image, path) = split_path(&args.image)?;
+        (image, path.as_bytes(), PathBuf::from(&args.path))
     };
     let to_stdout = dest.as_os_str() == "-";
     if to_stdout {

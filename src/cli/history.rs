@@ -3,9 +3,11 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::format::{Field, Format, Listing};
 use super::globals::{Globals, ImageOptions, runtime};
 use super::{output, time};
 use crate::mount::{Image, KnownLayer, known_layers};
+use crate::oci::BuildStep;
 
 /// Characters of a command that a table shows, as Docker does it.
 const COMMAND_WIDTH: usize = 45;
@@ -19,6 +21,7 @@ where the layer's index is in the cache. Only the manifest and the config are fe
 Examples:
   imgfs history golang
   imgfs history --no-trunc --json golang | jq -r '.[].created_by'")]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent flags")]
 pub(super) struct HistoryArgs {
     /// The image
     image: String,
@@ -42,10 +45,24 @@ pub(super) struct HistoryArgs {
         default_missing_value = "true"
     )]
     human: bool,
+    /// table, json or a Go template with the fields ID, CreatedSince, CreatedAt, CreatedBy, Size, Unpacked and Comment
+    #[arg(long, value_name = "FORMAT", default_value = "table", hide_default_value = true, conflicts_with_all = ["json", "quiet"])]
+    format: Format,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
+
+/// Docker's fields, and UNPACKED.
+const FIELDS: &[Field] = &[
+    Field::text("ID", "IMAGE"),
+    Field::text("CreatedSince", "CREATED"),
+    Field::text("CreatedAt", "CREATED AT"),
+    Field::text("CreatedBy", "CREATED BY"),
+    Field::number("Size", "SIZE"),
+    Field::number("Unpacked", "UNPACKED"),
+    Field::text("Comment", "COMMENT"),
+];
 
 /// One step. Sizes in bytes.
 #[derive(Serialize)]
@@ -93,19 +110,17 @@ pub(super) fn history(globals: &Globals, args: &HistoryArgs) -> anyhow::Result<(
             .iter()
             .try_for_each(|step| output::line(&id_text(step, args)));
     }
-    let rows: Vec<_> = steps.iter().map(|step| row(step, args)).collect();
-    output::table(
-        &[
-            "IMAGE",
-            "CREATED",
-            "CREATED BY",
-            "SIZE",
-            "UNPACKED",
-            "COMMENT",
-        ],
-        &rows,
-        &[3, 4],
-    )
+    let mut listing = Listing::new(FIELDS);
+    for step in &steps {
+        listing.push(row(step, args));
+    }
+    let created = if args.human {
+        "CreatedSince"
+    } else {
+        "CreatedAt"
+    };
+    let columns = ["ID", created, "CreatedBy", "Size", "Unpacked", "Comment"];
+    listing.print(&args.format, &columns)
 }
 
 /// The steps, the first one first. An image without a history has a step without a name for each layer.
@@ -115,21 +130,19 @@ fn steps(image: &Image, layers: &[KnownLayer]) -> Vec<Step> {
     let is_matched = layers.iter().all(|layer| layer.step.is_some());
     let mut numbered = layers.iter().enumerate();
     if told.is_empty() {
-        let nameless = Default::default();
+        let nameless = BuildStep::default();
         return numbered.map(|layer| step(&nameless, Some(layer))).collect();
     }
     told.iter()
         .map(|told| {
-            let layer = match told.empty_layer {
-                false if is_matched => numbered.next(),
-                _ => None,
-            };
+            let has_layer = is_matched && !told.empty_layer;
+            let layer = has_layer.then(|| numbered.next()).flatten();
             step(told, layer)
         })
         .collect()
 }
 
-fn step(told: &crate::oci::BuildStep, layer: Option<(usize, &KnownLayer)>) -> Step {
+fn step(told: &BuildStep, layer: Option<(usize, &KnownLayer)>) -> Step {
     let nothing = told.empty_layer.then_some(0);
     let content = layer.and_then(|(_, layer)| layer.content);
     Step {
@@ -153,15 +166,13 @@ fn row(step: &Step, args: &HistoryArgs) -> Vec<String> {
         Some(bytes) => bytes.to_string(),
     };
     let created = step.created.as_deref();
-    let ago = created.and_then(time::seconds_of).map(time::ago);
-    let created = match (ago, created) {
-        (Some(ago), _) if args.human => ago,
-        (_, Some(created)) => output::printable(created.as_bytes()),
-        (_, None) => "-".to_owned(),
-    };
+    let since = created.and_then(time::seconds_of).map(time::ago);
+    let at = created.map(|created| output::printable(created.as_bytes()));
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     vec![
         id_text(step, args),
-        created,
+        or_dash(since),
+        or_dash(at),
         command_text(&step.created_by, args.no_trunc),
         size(step.size),
         size(step.unpacked),

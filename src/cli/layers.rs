@@ -3,6 +3,7 @@
 use clap::Args;
 use serde::Serialize;
 
+use super::format::{Field, Format, Listing};
 use super::globals::{Globals, ImageOptions, runtime};
 use super::history::command_text;
 use super::{output, time};
@@ -27,25 +28,45 @@ pub(super) struct LayersArgs {
     /// Print all of digests and commands
     #[arg(long)]
     no_trunc: bool,
+    #[arg(
+        help = "table, json or a Go template with the fields Layer, Digest, DiffID, Size, Unpacked, Entries, Index, Trust and Command",
+        long,
+        value_name = "FORMAT",
+        default_value = "table",
+        conflicts_with = "json"
+    )]
+    format: Format,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
+const FIELDS: &[Field] = &[
+    Field::number("Layer", "LAYER"),
+    Field::text("Digest", "DIGEST"),
+    Field::text("DiffID", "DIFF ID"),
+    Field::number("Size", "SIZE"),
+    Field::number("Unpacked", "UNPACKED"),
+    Field::number("Entries", "ENTRIES"),
+    Field::text("Index", "INDEX"),
+    Field::text("Trust", "TRUST"),
+    Field::text("Command", "COMMAND"),
+];
+
 /// One layer. Sizes in bytes.
 #[derive(Serialize)]
 pub(super) struct LayerInfo {
     /// The base is 0.
-    layer: usize,
-    digest: String,
-    diff_id: String,
+    pub(super) layer: usize,
+    pub(super) digest: String,
+    pub(super) diff_id: String,
     media_type: String,
-    size: u64,
+    pub(super) size: u64,
     unpacked: Option<u64>,
     entries: Option<usize>,
     /// Whether an index that was made here is in the cache.
     indexed: bool,
-    index: Option<String>,
+    pub(super) index: Option<String>,
     trust: Option<&'static str>,
     created: Option<String>,
     created_by: Option<String>,
@@ -60,7 +81,7 @@ pub(super) fn layers(globals: &Globals, args: &LayersArgs) -> anyhow::Result<()>
     if args.json {
         return output::json(&infos);
     }
-    table(&infos, args.no_trunc)
+    print(&infos, args)
 }
 
 /// What there is to say of layers.
@@ -83,38 +104,32 @@ pub(super) fn infos(layers: &[KnownLayer]) -> Vec<LayerInfo> {
     infos.collect()
 }
 
-/// The table of layers.
-pub(super) fn table(infos: &[LayerInfo], whole: bool) -> anyhow::Result<()> {
-    let short = |digest: &str| {
+fn print(infos: &[LayerInfo], args: &LayersArgs) -> anyhow::Result<()> {
+    let digest = |digest: &str| {
+        if args.no_trunc {
+            return digest.to_owned();
+        }
         let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
         hex.chars().take(12).collect::<String>()
     };
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let rows: Vec<_> = infos
-        .iter()
-        .map(|info| {
-            vec![
-                info.layer.to_string(),
-                if whole {
-                    info.digest.clone()
-                } else {
-                    short(&info.digest)
-                },
-                output::size(info.size),
-                or_dash(info.unpacked.map(output::size)),
-                or_dash(info.entries.map(|entries| entries.to_string())),
-                info.index.clone().unwrap_or_else(|| "none".to_owned()),
-                or_dash(info.trust.map(str::to_owned)),
-                or_dash(
-                    info.created_by
-                        .as_deref()
-                        .map(|text| command_text(text, whole)),
-                ),
-            ]
-        })
-        .collect();
-    let heading = [
-        "LAYER", "DIGEST", "SIZE", "UNPACKED", "ENTRIES", "INDEX", "TRUST", "COMMAND",
+    let command = |text: &str| command_text(text, args.no_trunc);
+    let mut listing = Listing::new(FIELDS);
+    for info in infos {
+        listing.push([
+            info.layer.to_string(),
+            digest(&info.digest),
+            digest(&info.diff_id),
+            output::size(info.size),
+            or_dash(info.unpacked.map(output::size)),
+            or_dash(info.entries.map(|entries| entries.to_string())),
+            info.index.clone().unwrap_or_else(|| "none".to_owned()),
+            or_dash(info.trust.map(str::to_owned)),
+            or_dash(info.created_by.as_deref().map(command)),
+        ]);
+    }
+    let columns = [
+        "Layer", "Digest", "Size", "Unpacked", "Entries", "Index", "Trust", "Command",
     ];
-    output::table(&heading, &rows, &[0, 2, 3, 4])
+    listing.print(&args.format, &columns)
 }

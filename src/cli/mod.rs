@@ -1,6 +1,7 @@
 //! The command line: parses, runs, prints.
 //!
-//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
+//! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage
+//! (of grep: 0 found, 1 not found, 2 failed).
 
 mod cache;
 mod cp;
@@ -26,6 +27,7 @@ mod progress;
 mod ps;
 mod pull;
 mod registry;
+mod search;
 mod template;
 
 mod tags;
@@ -78,7 +80,12 @@ enum Command {
     Ps(ps::PsArgs),
     Status(ps::StatusArgs),
     Ls(look::LsArgs),
+    Tree(look::TreeArgs),
+    Find(look::FindArgs),
     Cat(look::CatArgs),
+    Head(look::HeadArgs),
+    Grep(look::GrepArgs),
+    Du(look::DuArgs),
     Stat(look::StatArgs),
     Cp(cp::CpArgs),
     Export(export::ExportArgs),
@@ -88,6 +95,7 @@ enum Command {
     History(history::HistoryArgs),
     Layers(layers::LayersArgs),
     Tags(tags::TagsArgs),
+    Search(search::SearchArgs),
     Whence(whence::WhenceArgs),
     #[command(subcommand)]
     Index(index::IndexCommand),
@@ -112,7 +120,8 @@ struct CompletionsArgs {
 
 /// Runs the program with these arguments, the program's name first.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(with_mount_command(args)) {
+    let args = look::with_tests_last::<Cli>(with_mount_command(args));
+    let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(err) => {
             // Help goes to stdout, usage errors to stderr; that it cannot be printed changes nothing.
@@ -166,8 +175,13 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Prune(args) => images::prune(globals, &args)?,
         Command::Ps(args) => ps::ps(&args)?,
         Command::Status(args) => ps::status(&args)?,
-        Command::Ls(args) => look::ls(globals, &args)?,
-        Command::Cat(args) => look::cat(globals, &args)?,
+        Command::Ls(args) => return look::ls(globals, &args),
+        Command::Tree(args) => return look::tree(globals, &args),
+        Command::Find(args) => return look::find_files(globals, &args),
+        Command::Cat(args) => return look::cat(globals, &args),
+        Command::Head(args) => return look::head(globals, &args),
+        Command::Grep(args) => return look::grep(globals, &args),
+        Command::Du(args) => return look::du(globals, &args),
         Command::Stat(args) => look::stat(globals, &args)?,
         Command::Cp(args) => cp::cp(globals, &args)?,
         Command::Export(args) => export::export(globals, &args)?,
@@ -182,6 +196,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Manifest(command) => manifest::run(globals, &command)?,
         Command::Login(args) => login::login(globals, &args)?,
         Command::Logout(args) => login::logout(globals, &args)?,
+        Command::Search(args) => search::search(globals, &args)?,
         Command::Registry(command) => registry::run(&command)?,
         Command::Cache(command) => cache::run(globals, &command)?,
         Command::Completions(args) => {

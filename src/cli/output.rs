@@ -1,10 +1,22 @@
 //! Printing: data to stdout, messages to stderr, tables that align, names that cannot harm a terminal.
 
+mod colour;
+mod names;
+mod size;
+mod stream;
+mod table;
+
 use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
+
+pub(super) use colour::Colours;
+pub(super) use names::{json_base64, json_text, name, printable, printable_name, shown_text};
+pub(super) use size::{human, size};
+pub(super) use stream::{JsonArray, Out};
+pub(super) use table::{table, table_text, width};
 
 /// Raises the level that `--quiet` lowered.
 static RAISE: OnceLock<Box<dyn Fn() + Send + Sync>> = OnceLock::new();
@@ -79,7 +91,7 @@ pub(super) fn line(text: &str) -> anyhow::Result<()> {
 
 /// A value as JSON to stdout.
 pub(super) fn json<T: serde::Serialize>(value: &T) -> anyhow::Result<()> {
-    line(&serde_json::to_string_pretty(value)?)
+    line(&names::harmless_json(serde_json::to_string_pretty(value)?))
 }
 
 /// Whether an error only says that nobody reads our output any more, as with `| head`.
@@ -91,112 +103,7 @@ pub(super) fn is_broken_pipe(err: &anyhow::Error) -> bool {
     })
 }
 
-/// Rows under a heading, columns aligned; `right` lists the columns of numbers.
-pub(super) fn table(heading: &[&str], rows: &[Vec<String>], right: &[usize]) -> anyhow::Result<()> {
-    let widths: Vec<usize> = (0..heading.len())
-        .map(|i| {
-            let cells = rows
-                .iter()
-                .filter_map(|row| row.get(i))
-                .map(|cell| self::width(cell));
-            cells
-                .chain(heading.get(i).map(|text| self::width(text)))
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    let heading: Vec<String> = heading.iter().map(|cell| (*cell).to_owned()).collect();
-    for row in std::iter::once(&heading).chain(rows) {
-        let mut line = String::new();
-        for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let filling = " ".repeat(width.saturating_sub(self::width(cell)));
-            if right.contains(&i) {
-                line = line + &filling + cell + "  ";
-            } else {
-                line = line + cell + &filling + "  ";
-            }
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
-    bytes(text.as_bytes())
-}
-
 /// Whether somebody reads stdout as it is written.
 pub(super) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
-}
-
-/// Columns that a text takes on a terminal.
-pub(super) fn width(text: &str) -> usize {
-    unicode_width::UnicodeWidthStr::width(text)
-}
-
-/// A size for people: three digits and a unit of powers of 1000, as registries count.
-pub(super) fn size(bytes: u64) -> String {
-    let units = [
-        (1_000_000_000_000, "TB"),
-        (1_000_000_000, "GB"),
-        (1_000_000, "MB"),
-        (1000, "kB"),
-    ];
-    for (factor, unit) in units {
-        if bytes >= factor {
-            let tenths = bytes / (factor / 10);
-            return if tenths < 1000 {
-                format!("{}.{} {unit}", tenths / 10, tenths % 10)
-            } else {
-                format!("{} {unit}", tenths / 10)
-            };
-        }
-    }
-    format!("{bytes} B")
-}
-
-/// A name from an image: control characters and bytes that are no text are escaped on a terminal only.
-pub(super) fn name(bytes: &[u8]) -> Vec<u8> {
-    if std::io::stdout().is_terminal() {
-        printable(bytes).into_bytes()
-    } else {
-        bytes.to_vec()
-    }
-}
-
-/// The same as text, always escaped.
-pub(super) fn printable(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() {
-                out.extend(c.escape_default());
-            } else {
-                out.push(c);
-            }
-        }
-        for byte in chunk.invalid() {
-            out.extend(std::ascii::escape_default(*byte).map(char::from));
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_short() {
-        let check = |bytes, expected: &str| assert_eq!(size(bytes), expected);
-        check(0, "0 B");
-        check(999, "999 B");
-        check(1000, "1.0 kB");
-        check(305_830_000, "305 MB");
-        check(20 << 30, "21.4 GB");
-    }
-
-    #[test]
-    fn names_cannot_move_the_cursor() {
-        assert_eq!(printable(b"a\x1b[2Jb\xff\n"), "a\\u{1b}[2Jb\\xff\\n");
-    }
 }

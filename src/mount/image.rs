@@ -19,7 +19,7 @@ use super::published::Published;
 use crate::oci::{Descriptor, Digest, Location, MAX_MANIFEST_SIZE, Manifest, Platform, Reference};
 use crate::source::{
     BlobSource, Options, Resolved, ResolvedImage, SourceError, VerifiedDocument, image_of_watched,
-    images_of, open, read_verified,
+    images_of, manifests_of, open, read_verified,
 };
 use crate::store::{CachedDocuments, Offline, Store, TagRecord};
 
@@ -159,6 +159,19 @@ impl Image {
         })
         .await?;
         Ok((document, freshness))
+    }
+
+    /// The manifests that are listed where the reference points to, each with its entry in the list. A single
+    /// manifest lists itself.
+    pub async fn manifests(
+        store: &Arc<Store>,
+        request: &Request,
+    ) -> anyhow::Result<(Vec<(Descriptor, Manifest)>, Freshness)> {
+        let (_, ((_, listed), _, freshness)) = find(store, request, async |_, source, resolved| {
+            manifests_of(&**source, resolved).await
+        })
+        .await?;
+        Ok((listed, freshness))
     }
 
     /// Finds the image. A tag that was asked for is recorded, so that it can be mounted offline.

@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use anyhow::bail;
-
 use super::found::{hide_format_files, stream_instead};
 use super::image::Image;
 use super::opened::LayerProgress;
 use crate::fs::ImageFs;
 use crate::store::{LayerReader, OpenLayer, Store};
-use crate::tree::{Answer, Ino, PartialTree, Tree};
+use crate::tree::{Answer, Ino, PartialTree, PathError, Tree};
 
 /// An image of which some layers, from the top, are open.
 pub struct Peek {
@@ -37,7 +35,8 @@ impl Peek {
     }
 
     /// The node at `path` (following links, at its end too if `follow`), once `enough` is known about it.
-    /// `announce` is told of each download before it starts.
+    /// `announce` is told of each download before it starts. If the path leads nowhere the error's cause is a
+    /// [`PathError`].
     pub async fn find(
         &mut self,
         path: &[u8],
@@ -49,22 +48,22 @@ impl Peek {
             if let Some(tree) = &self.tree {
                 match tree.resolve(path, follow) {
                     Answer::Found(ino) if enough(tree, ino) => return Ok(ino),
-                    Answer::Absent(err) => {
-                        bail!("{}: {err} in {}", path.escape_ascii(), self.image.reference)
-                    }
+                    Answer::Absent(err) => return Err(self.nowhere(path, err)),
                     Answer::Found(ino) if self.below == 0 => return Ok(ino),
                     Answer::NeedsLowerLayer if self.below == 0 => {
-                        bail!(
-                            "{}: no such file or directory in {}",
-                            path.escape_ascii(),
-                            self.image.reference
-                        )
+                        return Err(self.nowhere(path, PathError::NotFound));
                     }
                     Answer::Found(_) | Answer::NeedsLowerLayer => {}
                 }
             }
             self.open_next(&mut announce).await?;
         }
+    }
+
+    /// An error whose cause is a [`PathError`].
+    fn nowhere(&self, path: &[u8], err: PathError) -> anyhow::Error {
+        let text = format!("{}: {err} in {}", path.escape_ascii(), self.image.reference);
+        anyhow::Error::new(err).context(text)
     }
 
     /// Opens layers until `enough` is known, or all. `announce` is told of each download before it starts.
@@ -102,6 +101,13 @@ impl Peek {
     /// The tree as far as it is known. Empty before [`Peek::find`].
     pub fn tree(&self) -> Option<&Tree> {
         self.tree.as_ref().map(PartialTree::tree)
+    }
+
+    /// The filesystem over the layers open so far, for reading; others may be opened afterwards.
+    pub fn fs(&self) -> Option<Arc<ImageFs>> {
+        let readers = self.open.iter().map(|layer| Arc::clone(&layer.reader));
+        let tree = Arc::new(self.tree()?.clone());
+        Some(Arc::new(ImageFs::new(tree, readers.collect())))
     }
 
     /// The filesystem over the open layers, for reading.

@@ -74,7 +74,7 @@ pub use push::{Placed, Pusher, push_to, push_to_mounting};
 pub use registry::Registry;
 pub use resolve::{
     ResolvedImage, VerifiedDocument, Watch, config_platform, image_of, image_of_watched, images_of,
-    list_entry, resolve_image,
+    list_entry, manifests_of, resolve_image,
 };
 pub use search::{FoundRepository, MAX_SEARCH_RESULTS, search};
 pub use secret::Secret;

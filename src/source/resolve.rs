@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::error::SourceError;
 use super::{BlobSource, Resolved, read_blob, read_verified};
@@ -20,6 +21,8 @@ const MAX_DEPTH: usize = 4;
 const MAX_ENTRIES: usize = 4096;
 /// Most indexes read for one image.
 const MAX_INDEXES: usize = 32;
+/// Manifests of a list fetched at a time.
+const MANIFESTS_AT_ONCE: usize = 4;
 /// Most layers of one image: several times what docker can make (about 128).
 const MAX_LAYERS: usize = 1024;
 
@@ -160,6 +163,35 @@ pub async fn images_of(
         (_, None) => {}
     }
     Ok(images)
+}
+
+/// What a reference points to, and the manifests that are listed there, each with its entry in the list: those of images
+/// and all others. A single manifest lists itself.
+pub async fn manifests_of(
+    source: &dyn BlobSource,
+    resolved: Resolved,
+) -> Result<(VerifiedDocument, Vec<(Descriptor, Manifest)>), SourceError> {
+    let root = read_root(source, resolved).await?;
+    let index = match parse(&root)? {
+        Document::Manifest(manifest) => {
+            let listed = vec![(root.descriptor.clone(), manifest)];
+            return Ok((root, listed));
+        }
+        Document::Index(index) => index,
+    };
+    let candidates = flatten(source, &root, index.manifests).await?;
+    let read = |Candidate { descriptor, .. }| async move {
+        let document = read_manifest(source, &descriptor).await?;
+        Ok::<_, SourceError>(match parse(&document)? {
+            Document::Manifest(manifest) => Some((descriptor, manifest)),
+            Document::Index(_) => None,
+        })
+    };
+    let documents = stream::iter(candidates)
+        .map(read)
+        .buffered(MANIFESTS_AT_ONCE);
+    let listed: Vec<_> = documents.try_collect().await?;
+    Ok((root, listed.into_iter().flatten().collect()))
 }
 
 /// What a list says of the one image that the source's reference means: its manifest, with the platform that its config

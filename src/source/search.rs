@@ -20,6 +20,7 @@ use super::auth::Rights;
 use super::error::SourceError;
 use super::login::own_endpoint;
 use super::options::Options;
+use super::retry::Failures;
 use super::transport::{Request, Transport};
 use crate::oci::DEFAULT_REGISTRY;
 
@@ -100,8 +101,14 @@ async fn search_by(
     let mut found: Vec<FoundRepository> = Vec::new();
     let mut names = BTreeSet::new();
     for number in 1..=MAX_PAGES {
-        let Some(body) = page(&transport, &api.path(term, limit, number)).await? else {
-            return Ok(None);
+        let path = api.path(term, limit, number);
+        let mut failures = Failures::new(options.retry, options.timeouts.give_up);
+        let body = loop {
+            match page(&transport, &path).await {
+                Ok(Some(body)) => break body,
+                Ok(None) => return Ok(None),
+                Err(err) => failures.pause(err).await?,
+            }
         };
         let page = match api.parse(&body, number) {
             Ok(page) => page,

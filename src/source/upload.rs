@@ -213,3 +213,129 @@ impl Passing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use super::*;
+    use crate::oci::Digest;
+    use crate::source::{Resolved, Traffic};
+
+    const PIECE: usize = 64 << 10;
+
+    /// A blob of so many pieces, each of them made when it is asked for.
+    struct Pieces {
+        count: u64,
+        made: Arc<AtomicU64>,
+        wrong: bool,
+    }
+
+    #[async_trait::async_trait]
+    impl BlobSource for Pieces {
+        async fn resolve(&self, _: Option<&Descriptor>) -> Result<Resolved, SourceError> {
+            unreachable!("blobs only")
+        }
+
+        async fn open_manifest(&self, _: &Descriptor) -> Result<ByteStream, SourceError> {
+            unreachable!("blobs only")
+        }
+
+        async fn open(&self, _: &Descriptor, _: Range<u64>) -> Result<ByteStream, SourceError> {
+            let (count, wrong, made) = (self.count, self.wrong, Arc::clone(&self.made));
+            Ok(ByteStream::new(stream::iter(0..count).map(move |i| {
+                made.fetch_add(1, Ordering::Relaxed);
+                let is_wrong = wrong && i + 1 == count;
+                Ok(vec![u8::from(is_wrong); PIECE].into())
+            })))
+        }
+
+        async fn tags(&self) -> Result<Vec<String>, SourceError> {
+            unreachable!("blobs only")
+        }
+
+        fn traffic(&self) -> Traffic {
+            Traffic::default()
+        }
+
+        fn describe(&self) -> String {
+            String::new()
+        }
+
+        fn parallel_ranges(&self) -> usize {
+            1
+        }
+    }
+
+    fn upload(count: u64, wrong: bool) -> (Upload, Arc<AtomicU64>, Arc<AtomicU64>) {
+        let (made, left) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let size = count * PIECE as u64;
+        let zeros = vec![0; usize::try_from(size).unwrap()];
+        let blob = Descriptor::of_document(Digest::sha256(&zeros), size);
+        let source = Pieces {
+            count,
+            made: Arc::clone(&made),
+            wrong,
+        };
+        let watched = Arc::clone(&left);
+        let watch = Arc::new(move |bytes| watched.store(bytes, Ordering::Relaxed));
+        (Upload::new(Arc::new(source), blob, watch), made, left)
+    }
+
+    #[tokio::test]
+    async fn pieces_are_made_when_they_are_taken_and_none_is_kept() {
+        let (upload, made, left) = upload(10, false);
+        // A second attempt is like the first.
+        for attempt in 0..2 {
+            made.store(0, Ordering::Relaxed);
+            let (sending, bytes) = upload.start();
+            assert_eq!(left.load(Ordering::Relaxed), 0, "attempt {attempt}");
+            let mut bytes = std::pin::pin!(bytes);
+            let mut taken = 0;
+            while let Some(piece) = bytes.next().await {
+                taken += piece.unwrap().len();
+                assert_eq!(left.load(Ordering::Relaxed), taken as u64);
+                let ahead = made.load(Ordering::Relaxed) - (taken / PIECE) as u64;
+                assert!(ahead <= 1, "{ahead} pieces are held");
+            }
+            assert_eq!(taken, 10 * PIECE);
+            assert!(sending.take_failure().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_piece_of_wrong_bytes_never_leaves() {
+        let (upload, _, left) = upload(3, true);
+        let (sending, bytes) = upload.start();
+        let pieces: Vec<_> = bytes.collect().await;
+        assert_eq!(pieces.iter().filter(|piece| piece.is_ok()).count(), 2);
+        assert!(pieces.last().unwrap().is_err());
+        assert_eq!(left.load(Ordering::Relaxed), 2 * PIECE as u64);
+        let failure = sending.take_failure().unwrap();
+        assert!(matches!(failure, SourceError::Digest { .. }), "{failure}");
+        assert!(!upload.take_again(), "this source gives the same again");
+    }
+
+    #[tokio::test]
+    async fn a_receiver_is_waited_for_as_long_as_it_takes_bytes() {
+        let (stall, limit) = (Duration::from_millis(100), Duration::from_secs(60));
+        let (upload, ..) = upload(5, false);
+        let (sending, bytes) = upload.start();
+        let mut bytes = Box::pin(bytes);
+        // Slower than `stall` for all of it, and not for a piece.
+        let slow = async {
+            while bytes.next().await.is_some() {
+                tokio::time::sleep(stall * 3 / 5).await;
+            }
+            "answer"
+        };
+        assert_eq!(sending.watch(slow, stall, limit).await, Some("answer"));
+        // All is taken, and nothing said.
+        let never = std::future::pending::<()>();
+        assert_eq!(sending.watch(never, limit, stall).await, None);
+        // Nothing is taken.
+        let (sending, _bytes) = upload.start();
+        let never = std::future::pending::<()>();
+        assert_eq!(sending.watch(never, stall, limit).await, None);
+    }
+}

@@ -150,6 +150,11 @@ impl Node {
         }
     }
 
+    /// The layer it is from: its position among those the tree was built from. Of a directory, one of those that have it.
+    pub fn layer(&self) -> usize {
+        usize::from(self.layer)
+    }
+
     /// Whether it is a directory.
     pub fn is_directory(&self) -> bool {
         self.kind == Kind::Directory

@@ -17,15 +17,18 @@ mod support;
 #[path = "../mount/world.rs"]
 mod world;
 
-mod export;
-
 mod diff;
-
+mod export;
 mod images;
+mod inspect;
 mod lists;
+mod provenance;
 mod removal;
 mod schema;
+mod search;
 mod start;
+mod walks;
+mod walks_counterparts;
 
 use listing::{Member, noise, tar_of};
 use support::image::{Image, Layer, gzip_layer, image};

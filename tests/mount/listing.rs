@@ -103,12 +103,14 @@ impl Member {
     }
 
     /// A PAX record as it stands.
+    #[allow(dead_code, reason = "only other test crates use it")]
     pub fn pax(mut self, name: &str, value: &str) -> Self {
         self.pax.push((name.to_owned(), value.into()));
         self
     }
 
     /// With a name that is no text.
+    #[allow(dead_code, reason = "only other test crates use it")]
     pub fn named(mut self, path: &[u8]) -> Self {
         self.path = path.to_vec();
         self

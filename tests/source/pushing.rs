@@ -1,7 +1,9 @@
 //! Writing to a registry, and finding what belongs to a manifest.
 
 use imgfs::oci::{Artifact, Digest, EMPTY_CONFIG, INDEX_ARTIFACT};
-use imgfs::source::{Credential, Pusher, Secret, push_to};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use imgfs::source::{Credential, Placed, Pusher, Secret, WatchUpload, push_to};
 
 use super::*;
 use crate::support::registry::Uploads;
@@ -332,4 +334,67 @@ async fn what_a_registry_says_to_a_path_it_does_not_know_is_no_failure() {
         .await
         .unwrap_err();
     assert!(err.is_transient(), "{err}");
+}
+
+#[tokio::test]
+async fn a_blob_is_passed_on_from_another_registry_whatever_fails_in_between() {
+    let noise: Vec<u8> = (0..300_000_u32)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    let digest = Digest::sha256(&noise);
+    let there = |host: &str| {
+        let state = "_state=secret%2Fstate";
+        Fault::Redirect(format!(
+            "http://{host}/v2/a/b/blobs/uploads/1?{state}&digest={digest}"
+        ))
+    };
+    let faults: [(&str, fn(&str) -> Option<Fault>); 4] = [
+        ("nothing", |_| None),
+        ("status", |_| Some(Fault::Status(503))),
+        ("end", |_| Some(Fault::Drop)),
+        ("silence", |_| Some(Fault::Silence)),
+    ];
+    for (name, fault) in faults {
+        let (registry, elsewhere) = (Registry::start(), Registry::start());
+        let blob = elsewhere.put_blob(noise.clone());
+        // The source's own failures are its own: it goes on where it broke off.
+        elsewhere.fault(On::Blob, Fault::Truncate(100_000));
+        if let Some(fault) = fault(&registry.host()) {
+            registry.fault(On::UploadPut, fault);
+        }
+        let source = open(&elsewhere.reference("c/d"), &options());
+        let pusher = pusher(&registry.reference("a/b"), &impatient());
+        let (watched, most) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (seen, seen_most) = (Arc::clone(&watched), Arc::clone(&most));
+        let watch: WatchUpload = Arc::new(move |done| {
+            seen.store(done, Ordering::Relaxed);
+            seen_most.fetch_max(done, Ordering::Relaxed);
+        });
+        let placed = pusher
+            .copy_blob(&source, &blob, None, Arc::clone(&watch))
+            .await;
+        assert_eq!(placed.unwrap(), Placed::Sent, "{name}");
+        assert_eq!(registry.blob(&digest).unwrap(), noise, "{name}");
+        assert_eq!(watched.load(Ordering::Relaxed), blob.size, "{name}");
+        assert_eq!(most.load(Ordering::Relaxed), blob.size, "{name}");
+        assert_eq!(
+            registry.faults_left() + elsewhere.faults_left(),
+            0,
+            "{name}"
+        );
+        let placed = pusher.copy_blob(&source, &blob, None, watch).await;
+        assert_eq!(placed.unwrap(), Placed::WasThere, "{name}");
+    }
+    // Another place for the bytes: they are read anew.
+    let (registry, elsewhere) = (Registry::start(), Registry::start());
+    let blob = elsewhere.put_blob(noise.clone());
+    registry.fault(On::UploadPut, there(&registry.host()));
+    let source = open(&elsewhere.reference("c/d"), &options());
+    let pusher = pusher(&registry.reference("a/b"), &options());
+    let placed = pusher
+        .copy_blob(&source, &blob, None, Arc::new(|_| {}))
+        .await;
+    assert_eq!(placed.unwrap(), Placed::Sent);
+    assert_eq!(registry.blob(&digest).unwrap(), noise);
+    assert_eq!(elsewhere.requests().len(), 2);
 }

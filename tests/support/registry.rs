@@ -38,6 +38,8 @@ pub enum On {
     Token,
     /// GET of the list of tags.
     Tags,
+    /// What [`Registry::answer`] is for.
+    Answer,
     /// GET of the list of referrers.
     Referrers,
     /// POST and PUT of a blob.
@@ -150,6 +152,8 @@ pub struct Content {
     /// Whether it has the referrers API, with so many entries on a page.
     pub referrers: Option<usize>,
     pub uploads: Uploads,
+    /// What else is answered, by path and query.
+    pub answers: BTreeMap<String, String>,
     /// Which repository has which blobs; without, all have all.
     pub homes: Option<BTreeSet<(String, Digest)>>,
 }
@@ -416,6 +420,12 @@ impl Registry {
     /// From now on each repository has only the blobs that are put there, and takes only what refers to what it has.
     pub fn separate_repositories(&self) {
         self.content().homes = Some(BTreeSet::new());
+    }
+
+    /// From now on answers this JSON to this path and query.
+    pub fn answer(&self, path: &str, json: impl ToString) {
+        let mut content = self.content();
+        content.answers.insert(path.to_owned(), json.to_string());
     }
 
     /// A blob.

@@ -39,21 +39,22 @@ Examples:
   imgfs diff golang:1.25 golang:1.26
   imgfs diff --stat golang:1.25 golang:1.26 /usr/local/go
   imgfs diff -u debian:12 debian:13 /etc/os-release
-  imgfs diff --layer 3 golang                  what the third layer did to those below it
+  imgfs diff --layer 3 golang                  what layer 3 did to those below it; the base is layer 0
   imgfs diff --layer 2..5 golang               from the image up to layer 2 to that up to layer 5
   imgfs diff --platforms linux/amd64,linux/arm64 golang"
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub(super) struct DiffArgs {
     /// The image to compare, the old one if there are two
     #[arg(value_name = "A")]
     image: String,
     /// The new image, if neither --layer nor --platforms is given, and a path to look at, with all below it
-    #[arg(value_name = "B] [PATH", num_args = 0..=2, hide = true)]
+    #[arg(value_name = "B, PATH", num_args = 0..=2)]
     rest: Vec<String>,
     #[command(flatten)]
     options: ImageOptions,
-    /// What layers of one image did: N (the base is 1), N..M (from the image up to layer N to that up to layer M; 0 is
-    /// empty), or the beginning of a layer's digest
+    /// What layers of one image did: N (the base is 0), N..M (from the image up to layer N to that up to layer M; without
+    /// N from nothing, without M to all of it), or the beginning of a layer's digest
     #[arg(long, value_name = "LAYERS", conflicts_with = "platforms")]
     layer: Option<String>,
     /// The platforms of the old and of the new image
@@ -100,11 +101,13 @@ async fn run(globals: &Globals, args: &DiffArgs) -> anyhow::Result<bool> {
     if let Err(err) = tokio::task::block_in_place(|| store.enforce_limit()) {
         tracing::warn!("cannot keep the cache within its limit: {err}");
     }
-    let (old, new) = compared(globals, args, &what, &store).await?;
+    let (old, new) = Box::pin(compared(globals, args, &what, &store)).await?;
     let comparison = Comparison::new(Arc::clone(&store), old, new);
-    let mut shown = Vec::new();
-    let announce =
-        |downloads: &[LayerProgress]| shown.push(progress::show(downloads, globals.quiet));
+    let mut shown = None;
+    // When the next ones are announced, those before are done.
+    let announce = |downloads: &[LayerProgress]| {
+        shown = Some(progress::show(downloads, globals.quiet));
+    };
     let mut found = comparison.run(what.path.as_bytes(), announce).await?;
     drop(shown);
     let left_out = if args.times {
@@ -195,7 +198,7 @@ async fn compared(
         time::say_freshness(&image.freshness, globals.quiet);
         let layers = &image.resolved.manifest.layers;
         let chosen = layers::parse(args.layer.as_deref().unwrap_or_default(), layers)?;
-        let [from, to] = [chosen.start, chosen.end].map(|layers| Compared {
+        let [from, to] = chosen.map(|layers| Compared {
             image: image.clone(),
             layers,
         });
@@ -250,7 +253,7 @@ fn say(cost: &Cost) {
             output::size(layer.size)
         ));
     }
-    if cost.files_read > 0 {
+    if cost.fetched > 0 {
         output::message(&format!(
             "{} had to be read, as not all indexes have digests of files: {} fetched",
             count(cost.files_read, "file", "files"),

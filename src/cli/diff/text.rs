@@ -11,7 +11,7 @@ use super::super::output;
 use super::count;
 use crate::fs::ImageFs;
 use crate::mount::Differences;
-use crate::tree::{Aspects, Change, ChangeKind, Content, Ino};
+use crate::tree::{Aspects, Change, ChangeKind, Content, Ino, Node};
 
 /// Largest file whose lines are compared, in bytes: text that people wrote is smaller, and both versions are held in
 /// memory.
@@ -106,7 +106,7 @@ fn inos(change: &Change) -> (Option<Ino>, Option<Ino>) {
 fn readable_size(image: &ImageFs, ino: Option<Ino>) -> u64 {
     let node = ino.and_then(|ino| image.tree().node(ino));
     node.filter(|node| node.is_file() && node.size() <= MAX_TEXT)
-        .map_or(0, |node| node.size())
+        .map_or(0, Node::size)
 }
 
 async fn side(image: &Arc<ImageFs>, ino: Option<Ino>) -> anyhow::Result<Side> {

@@ -135,11 +135,14 @@ fn sparse_map(size: u64, extents: &[Extent]) -> Vec<u8> {
     if runs.last().map_or(0, |(offset, length)| offset + length) < size {
         runs.push((size, 0));
     }
-    let mut map = format!("{}\n", runs.len());
-    for (offset, length) in runs {
-        map += &format!("{offset}\n{length}\n");
-    }
-    let mut map = map.into_bytes();
+    let count = format!("{}\n", runs.len());
+    let lines = runs
+        .iter()
+        .map(|(offset, length)| format!("{offset}\n{length}\n"));
+    let mut map = std::iter::once(count)
+        .chain(lines)
+        .collect::<String>()
+        .into_bytes();
     map.extend_from_slice(padding(map.len() as u64));
     map
 }

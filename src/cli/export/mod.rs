@@ -150,18 +150,16 @@ async fn write_tree(
         let node = tree.node(ino).context("internal: no node")?;
         let first = links.get(&ino);
         let what = match first {
-            Some(first) => What::HardLink(first),
-            None => match what_is(tree, node) {
-                Some(what) => what,
-                None => {
-                    output::message(&format!(
-                        "left out {}: it is a hard link whose target is in no layer",
-                        output::printable(&path)
-                    ));
-                    left_out += 1;
-                    continue;
-                }
-            },
+            Some(first) => Some(What::HardLink(first)),
+            None => what_is(tree, node),
+        };
+        let Some(what) = what else {
+            output::message(&format!(
+                "left out {}: it is a hard link whose target is in no layer",
+                output::printable(&path)
+            ));
+            left_out += 1;
+            continue;
         };
         out.write_all(&start(&path, what, node, tree.xattrs(node)))
             .context("cannot write the archive")?;

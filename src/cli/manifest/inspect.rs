@@ -1,10 +1,10 @@
 //! `imgfs manifest inspect`.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Args;
 
-use super::{list_name, lists};
+use super::{list_name, lists, platforms};
 use crate::cli::globals::{Globals, ImageOptions, runtime};
 use crate::cli::{output, time};
 use crate::mount::Image;
@@ -13,9 +13,11 @@ use crate::oci::{Document, ManifestList, MediaType, Reference};
 /// Print the manifest or list that a name points to, as the registry has it. Of a list that is kept here, see
 /// `imgfs manifest create`, that is printed.
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  imgfs manifest inspect golang\n  imgfs manifest inspect -t golang"
-)]
+#[command(after_help = "\
+Examples:
+  imgfs manifest inspect golang
+  imgfs manifest inspect -v golang
+  imgfs manifest inspect --json golang | jq -r '.[].digest'")]
 pub(in crate::cli) struct InspectArgs {
     /// The image, or a list that is kept here
     image: String,
@@ -24,13 +26,29 @@ pub(in crate::cli) struct InspectArgs {
     member: Option<String>,
     #[command(flatten)]
     options: ImageOptions,
-    /// A table of the platforms instead of the raw document
+    /// A table of what the list says of its entries instead of the raw document
     #[arg(long = "table", short = 't')]
     table: bool,
+    /// A table of the platforms with what their manifests say, which are fetched, too
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// The same as JSON
+    #[arg(long, conflicts_with = "table")]
+    json: bool,
 }
 
 pub(super) fn inspect(globals: &Globals, args: &InspectArgs) -> anyhow::Result<()> {
-    let body = document(globals, args)?;
+    let shown = shown(args)?;
+    if args.json || args.verbose > 0 {
+        return match &shown {
+            Shown::Kept(name, _) => bail!(
+                "{name} is a list that is kept here: what the manifests say is told of lists in a registry; use --table, or \
+                 push it first"
+            ),
+            Shown::Image(image) => platforms::print(globals, &args.options, image, args.json),
+        };
+    }
+    let body = document(globals, args, shown)?;
     if !args.table {
         let newline: &[u8] = if body.ends_with(b"\n") { b"" } else { b"\n" };
         return output::bytes(&[&body, newline].concat());
@@ -63,17 +81,17 @@ pub(super) fn inspect(globals: &Globals, args: &InspectArgs) -> anyhow::Result<(
     output::table(&["PLATFORM", "KIND", "DIGEST", "SIZE"], &rows, &[3])
 }
 
-/// What is to be shown: of a list that is kept here, or of the registry.
-fn document(globals: &Globals, args: &InspectArgs) -> anyhow::Result<Bytes> {
+/// What is to be shown: a list that is kept here, or what the registry has.
+enum Shown {
+    Kept(Reference, ManifestList),
+    Image(String),
+}
+
+fn shown(args: &InspectArgs) -> anyhow::Result<Shown> {
     let kept = kept(&args.image)?;
-    let image = match (&args.member, kept) {
-        (None, Some((name, list))) => {
-            if !globals.quiet {
-                output::message(&format!("{name} as it is kept here, to be pushed"));
-            }
-            return Ok(list.encode(list.usual_format()).into());
-        }
-        (None, None) => args.image.clone(),
+    Ok(match (&args.member, kept) {
+        (None, Some((name, list))) => Shown::Kept(name, list),
+        (None, None) => Shown::Image(args.image.clone()),
         (Some(member), kept) => {
             let name = list_name(&args.image)?;
             let mut list = super::existing(kept.map(|(_, list)| list), &name)?;
@@ -84,8 +102,20 @@ fn document(globals: &Globals, args: &InspectArgs) -> anyhow::Result<Bytes> {
                 .reference
                 .repository()
                 .context("internal: a list of local images")?;
-            format!("{host}/{repository}@{}", found.manifest.digest)
+            Shown::Image(format!("{host}/{repository}@{}", found.manifest.digest))
         }
+    })
+}
+
+fn document(globals: &Globals, args: &InspectArgs, shown: Shown) -> anyhow::Result<Bytes> {
+    let image = match shown {
+        Shown::Kept(name, list) => {
+            if !globals.quiet {
+                output::message(&format!("{name} as it is kept here, to be pushed"));
+            }
+            return Ok(list.encode(list.usual_format()).into());
+        }
+        Shown::Image(image) => image,
     };
     let store = globals.store()?;
     let request = args.options.request(&image)?;

@@ -3,6 +3,7 @@
 mod annotate;
 mod create;
 mod inspect;
+mod platforms;
 mod push;
 mod rm;
 

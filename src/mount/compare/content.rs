@@ -274,7 +274,7 @@ async fn read(images: [&Arc<ImageFs>; 2], pair: &Pair, plan: Plan) -> anyhow::Re
             read_exact(image, ino, &piece, &mut buf).await?;
             check.update(&buf);
         }
-        return Ok(check.is_same());
+        return Ok(check.finish());
     }
     let mut stored: Vec<Range<u64>> = pair.places.iter().flat_map(Place::stored).collect();
     stored.sort_by_key(|range| (range.start, range.end));

@@ -152,7 +152,7 @@ pub(super) enum Check {
     Chunks {
         left: std::vec::IntoIter<(u64, Hash)>,
         /// What is still to come of the chunk, its digester and its digest.
-        current: Option<(u64, Digester, Hash)>,
+        current: Option<Box<(u64, Digester, Hash)>>,
         is_same: bool,
     },
 }
@@ -185,22 +185,24 @@ impl Check {
                 while !bytes.is_empty() {
                     let next = current.take().or_else(|| {
                         let (length, digest) = left.next()?;
-                        Some((length, Digester::new(Algorithm::Sha256), digest))
+                        let digester = Digester::new(Algorithm::Sha256);
+                        Some(Box::new((length, digester, digest)))
                     });
-                    let Some((length, mut digester, digest)) = next else {
+                    let Some(mut chunk) = next else {
                         *is_same = false;
                         return;
                     };
-                    let taken = usize::try_from(length)
+                    let taken = usize::try_from(chunk.0)
                         .unwrap_or(usize::MAX)
                         .min(bytes.len());
                     let (now, later) = bytes.split_at(taken);
-                    digester.update(now);
+                    chunk.1.update(now);
+                    chunk.0 -= taken as u64;
                     bytes = later;
-                    let length = length - taken as u64;
-                    if length > 0 {
-                        *current = Some((length, digester, digest));
+                    if chunk.0 > 0 {
+                        *current = Some(chunk);
                     } else {
+                        let (_, digester, digest) = *chunk;
                         *is_same &= digester.finish().hash() == digest;
                     }
                 }
@@ -209,7 +211,7 @@ impl Check {
     }
 
     /// Whether they were all of what the claim is of.
-    pub(super) fn is_same(self) -> bool {
+    pub(super) fn finish(self) -> bool {
         match self {
             Self::Stored(hasher, digest) => *hasher.finalize().as_bytes() == digest,
             Self::Chunks {
