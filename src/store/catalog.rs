@@ -76,13 +76,16 @@ pub struct LayerUse {
 impl Store {
     /// Notes that an image was resolved as `reference`. A cache that cannot be written is no reason to fail.
     ///
-    /// What a removal took away meanwhile, as nobody had recorded it yet, is written again.
+    /// What a removal took away meanwhile, as nobody had recorded it yet, is written again. Of an image that is known this
+    /// looks at four files and writes nothing.
     pub async fn record_image(&self, reference: &str, image: &ResolvedImage) {
         let Some((manifest, lists)) = image.chain.split_last() else {
             return;
         };
         let digest = manifest.descriptor.digest;
         let now = now();
+        // Before looking: a removal under way could take what is found here.
+        let lock = Locked::share(&self.removal_lock()).await;
         let known = self.image_record(&digest).ok().flatten();
         let is_new = known.is_none();
         let mut record = known.unwrap_or(ImageRecord {
@@ -110,22 +113,23 @@ impl Store {
             record.last_used = now;
             changed = true;
         }
-        if !changed {
+        let documents = image.chain.iter().chain([&image.config_document]);
+        let missing: Vec<_> = documents
+            .map(|document| (self.document_path(&document.descriptor.digest), document))
+            .filter(|(path, _)| !path.exists())
+            .collect();
+        if !changed && missing.is_empty() {
             return;
         }
-        let documents = image.chain.iter().chain([&image.config_document]);
-        let write = async || -> Result<(), StoreError> {
-            let _lock = Locked::share(&self.removal_lock()).await?;
-            for document in documents {
-                let path = self.document_path(&document.descriptor.digest);
-                if !path.exists() {
-                    publish(&path, &document.body)?;
-                }
+        let write = || -> Result<(), StoreError> {
+            let _lock = lock?;
+            for (path, document) in missing {
+                publish(&path, &document.body)?;
             }
             let json = serde_json::to_vec_pretty(&record).unwrap_or_default();
             publish(&self.image_path(&digest), &json)
         };
-        if let Err(err) = write().await {
+        if let Err(err) = write() {
             self.caching_failed(&err);
         }
     }

@@ -27,6 +27,7 @@ mod help;
 mod inspect;
 mod lists;
 mod provenance;
+mod removal;
 mod schema;
 mod search;
 mod start;
