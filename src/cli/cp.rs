@@ -49,12 +49,7 @@ pub(super) fn cp(globals: &Globals, args: &CpArgs) -> anyhow::Result<()> {
             let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
             dest.push(OsStr::from_bytes(name));
         }
-        let mut copy = Copy {
-            fs,
-            links: HashMap::new(),
-            as_root: rustix::process::geteuid().is_root(),
-            skipped: 0,
-        };
+        let mut copy = Copy::new(fs);
         copy.node(ino, &dest).await?;
         if copy.skipped > 0 {
             output::message(&format!(
@@ -66,18 +61,29 @@ pub(super) fn cp(globals: &Globals, args: &CpArgs) -> anyhow::Result<()> {
     })
 }
 
-struct Copy {
+/// A copy of parts of one image.
+pub(super) struct Copy {
     fs: Arc<ImageFs>,
     /// Where files with several names went first.
     links: HashMap<Ino, PathBuf>,
     as_root: bool,
-    skipped: usize,
+    /// Device nodes, which need root.
+    pub(super) skipped: usize,
 }
 
 impl Copy {
+    pub(super) fn new(fs: Arc<ImageFs>) -> Self {
+        Self {
+            fs,
+            links: HashMap::new(),
+            as_root: rustix::process::geteuid().is_root(),
+            skipped: 0,
+        }
+    }
+
     /// Copies a node and what is below it. Directories get their attributes last, as filling them changes their
     /// time and may need permission.
-    async fn node(&mut self, ino: Ino, dest: &Path) -> anyhow::Result<()> {
+    pub(super) async fn node(&mut self, ino: Ino, dest: &Path) -> anyhow::Result<()> {
         let fs = Arc::clone(&self.fs);
         let tree = fs.tree();
         let mut pending = vec![(ino, dest.to_owned())];

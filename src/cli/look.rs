@@ -324,7 +324,7 @@ pub(super) fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// As `ls -l` writes it.
-fn mode_text(node: &Node) -> String {
+pub(super) fn mode_text(node: &Node) -> String {
     let letter = match node.kind() {
         Kind::Directory => 'd',
         Kind::Symlink => 'l',

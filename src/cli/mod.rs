@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
+mod browse;
 mod cache;
 mod cp;
 mod daemon;
@@ -62,6 +63,7 @@ enum Command {
     Pull(pull::PullArgs),
     Ps(ps::PsArgs),
     Status(ps::StatusArgs),
+    Browse(browse::BrowseArgs),
     Ls(look::LsArgs),
     Cat(look::CatArgs),
     Stat(look::StatArgs),
@@ -141,6 +143,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Pull(args) => pull::pull(globals, &args)?,
         Command::Ps(args) => ps::ps(&args)?,
         Command::Status(args) => ps::status(&args)?,
+        Command::Browse(args) => browse::browse(globals, &args)?,
         Command::Ls(args) => look::ls(globals, &args)?,
         Command::Cat(args) => look::cat(globals, &args)?,
         Command::Stat(args) => look::stat(globals, &args)?,

@@ -110,8 +110,8 @@ pub fn changes(
     found
 }
 
-/// The names of two directories, each with what it is in the one and in the other.
-fn pairs<'a>(
+/// The names of two directories in their order, each with what it is in the one and in the other.
+pub fn pairs<'a>(
     old: &'a Tree,
     old_node: Option<&Node>,
     new: &'a Tree,

@@ -21,7 +21,7 @@ mod union;
 #[cfg(test)]
 mod vectors;
 
-pub use changes::{Aspects, Change, ChangeKind, changes};
+pub use changes::{Aspects, Change, ChangeKind, changes, pairs};
 pub use node::{Content, Dirent, Ino, Kind, Node, Totals};
 pub use partial::{Answer, PartialTree};
 pub use resolve::PathError;
