@@ -17,6 +17,7 @@ mod support;
 #[path = "../mount/world.rs"]
 mod world;
 
+mod browse;
 mod schema;
 mod start;
 

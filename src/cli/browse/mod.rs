@@ -17,12 +17,20 @@ mod view;
 mod work;
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
 
 use super::globals::{Globals, ImageOptions, runtime};
+use crate::store::{OnError, ReadPolicy};
 use work::Work;
+
+/// Somebody is waiting who can press a key to try again: less patience than a mount has.
+const READS: ReadPolicy = ReadPolicy {
+    timeout: Duration::from_secs(20),
+    on_error: OnError::Eio,
+};
 
 /// Walk through an image on the whole screen: its layers, files and their content.
 #[derive(Args)]
@@ -68,7 +76,7 @@ pub(super) fn browse(globals: &Globals, args: &BrowseArgs) -> anyhow::Result<()>
     }
     // A password is asked for here, while the terminal is still as usual.
     let request = args.options.request(&args.image)?;
-    let (store, runtime) = (globals.store()?, runtime()?);
+    let (store, runtime) = (globals.store_for_mount(READS, false)?, runtime()?);
     let (work, messages) = Work::new(store, request, runtime.handle().clone());
     let outcome = session::run(&work, &messages);
     // What is still under way is given up: a broken download costs a fetch at most.

@@ -37,7 +37,7 @@ impl Areas {
         let line = |y: u16| Rect::new(0, y.min(rows), columns, u16::from(y < rows));
         let body = Rect::new(0, 1.min(rows), columns, rows.saturating_sub(3));
         let (left, right) = if columns >= TWO_PANES {
-            let left = columns * 9 / 20;
+            let left = columns / 2;
             (left, columns - left)
         } else {
             match pane {

@@ -9,7 +9,7 @@ mod listing;
 mod message;
 mod preview;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::sync::Arc;
 

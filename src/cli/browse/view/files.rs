@@ -33,7 +33,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
     let Some(listing) = model.files.listing() else {
         let text = match model.stage {
             Stage::Resolving => "",
-            Stage::Opening => "The files are known when all layers are open.",
+            Stage::Opening => "Files show when all layers are open.",
             Stage::Open => "Listing...",
             Stage::Failed => "The files are not known: r tries again.",
         };
@@ -145,7 +145,7 @@ pub(super) fn details(model: &Model) -> String {
     let mut facts = Vec::new();
     match entry.mark {
         Mark::Same => {}
-        Mark::Below => facts.push("something below it is marked".to_owned()),
+        Mark::Below => facts.push("changes below".to_owned()),
         Mark::Added => facts.push("added".to_owned()),
         Mark::Removed => facts.push("removed".to_owned()),
         Mark::Rewritten => facts.push("written anew, same bytes".to_owned()),

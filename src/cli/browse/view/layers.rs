@@ -11,9 +11,9 @@ use crate::cli::browse::model::{Areas, Column, LayerRow, LayerState, Model, Pane
 use crate::cli::output::{printable, size};
 
 /// Columns of a size.
-const SIZE: usize = 8;
+const SIZE: usize = 7;
 /// Columns of a gauge's bar, without its ends.
-const BAR: u64 = 10;
+const BAR: u64 = 8;
 
 pub(super) fn draw(frame: &mut Frame<'_>, areas: &Areas, model: &Model, theme: &Theme) {
     if areas.layers.is_empty() {
