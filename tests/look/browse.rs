@@ -41,12 +41,14 @@ impl<'w> Terminal<'w> {
             dir: world.path("here"),
         };
         std::fs::create_dir(&terminal.dir).unwrap();
+        // A file, as Debian's shell has a prompt of its own for root.
+        let start = world.path("start");
+        std::fs::write(&start, format!("PS1='{PROMPT}'\n")).unwrap();
         let mut tmux = terminal.tmux();
-        tmux.env("PS1", PROMPT)
+        tmux.env("ENV", start)
             .env("LC_ALL", "C.UTF-8")
             .env("IMGFS", IMGFS)
             .env_remove("NO_COLOR")
-            .env_remove("ENV")
             .envs(variables.iter().copied())
             .args(["new-session", "-d", "-c"])
             .arg(&terminal.dir)
