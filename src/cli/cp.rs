@@ -1,55 +1,83 @@
 //! `imgfs cp`: files and trees out of an image.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{Seek, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, bail};
 use clap::Args;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps};
 
+use super::export::{files_of, refuse_terminal, split_last, write_to_stdout};
 use super::globals::{Globals, ImageOptions, runtime};
-use super::look::{find, peek, read_file};
-use super::output;
-use crate::fs::ImageFs;
-use crate::tree::{Content, Ino, Node, PartialTree};
+use super::look::peek;
+use super::{output, progress};
+use crate::fs::{FilesInOrder, ImageFs};
+use crate::tree::{Content, Ino, Node, PartialTree, Tree};
 
 /// Copy a file or a directory out of an image.
 #[derive(Args)]
-#[command(after_help = "\
-Modes, times and links are kept; owners, devices and extended attributes too for root.
+#[command(
+    override_usage = "imgfs cp [OPTIONS] IMAGE PATH DEST\n       imgfs cp [OPTIONS] IMAGE:/PATH DEST",
+    after_help = "\
+Modes, times and links are kept; owners, devices and extended attributes too for root. A PATH that ends in /. means what
+is in the directory. With - as DEST a tar archive of it all goes to stdout. In IMAGE:/PATH the last :/ separates.
 
 Examples:
   imgfs cp golang /usr/local/go/VERSION .
-  imgfs cp alpine /etc ./alpine-etc")]
+  imgfs cp alpine:3.20:/etc ./alpine-etc
+  imgfs cp alpine /etc - | tar -t"
+)]
 pub(super) struct CpArgs {
     /// The image
     image: String,
     /// A file or directory in it
-    path: String,
-    /// Where to: a directory that exists, or a new name
-    dest: PathBuf,
+    path: OsString,
+    /// Where to: a directory that exists, a new name, or - for a tar archive on stdout
+    dest: Option<PathBuf>,
+    /// Copy what a symbolic link leads to, not the link
+    #[arg(long, short = 'L')]
+    follow_link: bool,
     #[command(flatten)]
     options: ImageOptions,
 }
 
 pub(super) fn cp(globals: &Globals, args: &CpArgs) -> anyhow::Result<()> {
-    runtime()?.block_on(async {
-        let mut peek = peek(globals, &args.options, &args.image).await?;
-        let enough = |tree: &PartialTree, ino: Ino| tree.knows_subtree(ino);
-        let ino = find(&mut peek, &args.path, false, globals.quiet, enough).await?;
-        let (fs, _) = peek.into_fs().context("internal: no layers")?;
-        let mut dest = args.dest.clone();
-        if dest.is_dir() {
-            let path = fs.tree().path(ino).unwrap_or_default();
-            let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-            dest.push(OsStr::from_bytes(name));
+    let (image, path, dest) = match &args.dest {
+        Some(dest) => (args.image.as_str(), args.path.as_bytes(), dest.clone()),
+        None => {
+            let (image, path) = split_path(&args.image)?;
+            (image, path.as_bytes(), PathBuf::from(&args.path))
         }
-        let mut copy = Copy::new(fs);
+    };
+    let to_stdout = dest.as_os_str() == "-";
+    if to_stdout {
+        refuse_terminal("redirect the output, or name a directory")?;
+    }
+    runtime()?.block_on(async {
+        let mut peek = peek(globals, &args.options, image).await?;
+        let enough = |tree: &PartialTree, ino: Ino| tree.knows_subtree(ino);
+        let mut shown = Vec::new();
+        let announce = |download| shown.push(progress::show(&[download], globals.quiet));
+        let ino = peek.find(path, args.follow_link, enough, announce).await?;
+        drop(shown);
+        let (fs, _) = peek.into_fs().context("internal: no layers")?;
+        let name = name_of(fs.tree(), path, ino);
+        if to_stdout {
+            let name = name.unwrap_or_else(|| b".".to_vec());
+            return write_to_stdout(&fs, ino, &name, globals.quiet).await;
+        }
+        let mut dest = dest;
+        if let Some(name) = name.filter(|_| dest.is_dir()) {
+            dest.push(OsStr::from_bytes(&name));
+        }
+        let mut copy = Copy::new(fs, ino)?;
+        let _shown = progress::show_written(copy.bytes(), &copy.written, globals.quiet);
         copy.node(ino, &dest).await?;
         if copy.skipped > 0 {
             output::message(&format!(
@@ -61,9 +89,42 @@ pub(super) fn cp(globals: &Globals, args: &CpArgs) -> anyhow::Result<()> {
     })
 }
 
-/// A copy of parts of one image.
+/// Image and path of `IMAGE:/PATH`: paths begin with a slash, so the last `:/` separates.
+fn split_path(text: &str) -> anyhow::Result<(&str, &str)> {
+    let (image, path) = text.rfind(":/").map_or((text, ""), |at| {
+        let (image, path) = text.split_at(at);
+        (image, path.strip_prefix(':').unwrap_or(path))
+    });
+    // What stands before a path of this machine is no image.
+    if path.is_empty() || image.is_empty() || image == "oci" || image == "docker-archive" {
+        bail!("{text} names no path in an image: write IMAGE PATH DEST, or IMAGE:/PATH DEST");
+    }
+    Ok((image, path))
+}
+
+/// What a copy is called in a directory that exists: as it was asked for. `None` for what is to be merged with the
+/// directory: the root, and what is in a directory.
+fn name_of(tree: &Tree, path: &[u8], ino: Ino) -> Option<Vec<u8>> {
+    let is_content = path == b"." || path.ends_with(b"/.") || path.ends_with(b"/./");
+    let is_directory = tree.node(ino).is_some_and(Node::is_directory);
+    if ino == Ino::ROOT || is_content && is_directory {
+        return None;
+    }
+    let (_, name) = split_last(path);
+    if !matches!(name, b"" | b"." | b"..") {
+        return Some(name.to_vec());
+    }
+    let path = tree.path(ino).unwrap_or_default();
+    Some(split_last(&path).1.to_vec())
+}
+
+/// A copy of a part of an image.
 pub(super) struct Copy {
     fs: Arc<ImageFs>,
+    files: FilesInOrder,
+    /// Bytes so far.
+    pub(super) written: Arc<AtomicU64>,
+    buffer: Vec<u8>,
     /// Where files with several names went first.
     links: HashMap<Ino, PathBuf>,
     as_root: bool,
@@ -72,13 +133,22 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    pub(super) fn new(fs: Arc<ImageFs>) -> Self {
-        Self {
+    /// Begins a copy of a node and what is below it.
+    pub(super) fn new(fs: Arc<ImageFs>, ino: Ino) -> anyhow::Result<Self> {
+        Ok(Self {
+            files: FilesInOrder::new(Arc::clone(&fs), &files_of(fs.tree(), ino))?,
             fs,
+            written: Arc::new(AtomicU64::new(0)),
+            buffer: Vec::new(),
             links: HashMap::new(),
             as_root: rustix::process::geteuid().is_root(),
             skipped: 0,
-        }
+        })
+    }
+
+    /// Bytes of all of it.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.bytes()
     }
 
     /// Copies a node and what is below it. Directories get their attributes last, as filling them changes their
@@ -101,7 +171,8 @@ impl Copy {
                     if err.kind() == std::io::ErrorKind::AlreadyExists && is_real_dir(&dest) => {}
                 done => done.with_context(|| format!("cannot create {}", dest.display()))?,
             }
-            for child in tree.children(node) {
+            // As the files are read: by name.
+            for child in tree.children(node).iter().rev() {
                 pending.push((child.ino(), dest.join(OsStr::from_bytes(tree.name(child)))));
             }
             directories.push((ino, dest));
@@ -124,20 +195,15 @@ impl Copy {
         let fs = Arc::clone(&self.fs);
         match fs.tree().content(node) {
             Content::Directory => bail!("internal: a directory is no leaf"),
-            Content::File { .. } => {
-                let mut file = File::create_new(dest)?;
-                read_file(&fs, ino, 0..u64::MAX, |bytes| Ok(file.write_all(bytes)?)).await?;
-            }
-            Content::SparseFile { size, .. } => {
-                let mut file = File::create_new(dest)?;
-                file.set_len(size)?;
-                // Holes stay holes: reading them could take for ever.
-                let mut position = 0;
-                while let Ok(start) = fs.seek(ino, position, libc::SEEK_DATA) {
-                    position = fs.seek(ino, start, libc::SEEK_HOLE)?;
-                    let (start, end) = (u64::try_from(start)?, u64::try_from(position)?);
-                    file.seek(std::io::SeekFrom::Start(start))?;
-                    read_file(&fs, ino, start..end, |bytes| Ok(file.write_all(bytes)?)).await?;
+            Content::File { size, .. } | Content::SparseFile { size, .. } => {
+                let file = File::create_new(dest)?;
+                if matches!(fs.tree().content(node), Content::SparseFile { .. }) {
+                    file.set_len(size)?;
+                }
+                // Holes stay holes: they could be larger than any disk.
+                while let Some(offset) = self.files.read(ino, &mut self.buffer).await? {
+                    file.write_all_at(&self.buffer, offset)?;
+                    (self.written).fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
                 }
             }
             Content::Symlink(target) => {
@@ -213,4 +279,28 @@ impl Copy {
 fn is_real_dir(path: &Path) -> bool {
     path.symlink_metadata()
         .is_ok_and(|metadata| metadata.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_colon_before_a_slash_separates() {
+        let check = |text, expected: Option<(&str, &str)>| {
+            assert_eq!(split_path(text).ok(), expected, "{text}");
+        };
+        check("alpine:/etc", Some(("alpine", "/etc")));
+        check(
+            "host:5000/a/b:t:/etc/x:y",
+            Some(("host:5000/a/b:t", "/etc/x:y")),
+        );
+        check("oci:/dir/layout:/etc", Some(("oci:/dir/layout", "/etc")));
+        check("oci:layout:t:/", Some(("oci:layout:t", "/")));
+        check("oci:/dir/layout", None);
+        check("docker-archive:/file.tar", None);
+        check("alpine", None);
+        check("alpine:3.20", None);
+        check(":/etc", None);
+    }
 }

@@ -200,6 +200,27 @@ impl IndexOptions {
 }
 
 impl RegistryOptions {
+    /// The same as [`Self::options`] with the password of `user` for the registry of `reference`, read if there is one to
+    /// read: once for a process.
+    pub(super) fn options_as(
+        &self,
+        user: &UserOptions,
+        reference: &Reference,
+    ) -> anyhow::Result<Options> {
+        let mut options = self.options()?;
+        if let Some(host) = registry_of(reference)
+            && let Some(password) = user.password(host)?
+            && let Some(username) = &user.username
+        {
+            let given = Credential::Password {
+                username: username.clone(),
+                password,
+            };
+            options.credentials = std::mem::take(&mut options.credentials).with_given(host, given);
+        }
+        Ok(options)
+    }
+
     pub(super) fn options(&self) -> anyhow::Result<Options> {
         // Whoever serves a mount leaves the directory that a relative path is relative to.
         let absolute = |path: &PathBuf| {

@@ -1,12 +1,11 @@
-//! `imgfs inspect` and `imgfs manifest inspect`.
+//! `imgfs inspect`.
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::Serialize;
 
 use super::globals::{Globals, ImageOptions, runtime};
 use super::{output, time};
 use crate::mount::Image;
-use crate::oci::{Document, MediaType};
 
 /// Show what an image is made of: digests, platform, layers, config.
 #[derive(Args)]
@@ -21,24 +20,6 @@ pub(super) struct InspectArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-/// Work with manifests and multi-platform lists.
-#[derive(Subcommand)]
-pub(super) enum ManifestCommand {
-    /// Print the manifest or list that a name points to, as the registry has it
-    #[command(
-        after_help = "Examples:\n  imgfs manifest inspect golang\n  imgfs manifest inspect -t golang"
-    )]
-    Inspect {
-        /// The image
-        image: String,
-        #[command(flatten)]
-        options: ImageOptions,
-        /// A table of the platforms instead of the raw document
-        #[arg(long = "table", short = 't')]
-        table: bool,
-    },
 }
 
 /// The whole of an image. Sizes in bytes.
@@ -129,50 +110,4 @@ pub(super) fn inspect(globals: &Globals, args: &InspectArgs) -> anyhow::Result<(
         })
         .collect();
     output::table(&["LAYER", "SIZE", "INDEXED"], &rows, &[1])
-}
-
-pub(super) fn manifest(globals: &Globals, command: &ManifestCommand) -> anyhow::Result<()> {
-    let ManifestCommand::Inspect {
-        image,
-        options,
-        table,
-    } = command;
-    let store = globals.store()?;
-    let request = options.request(image)?;
-    let (root, freshness) = runtime()?.block_on(Image::root(&store, &request))?;
-    time::say_freshness(&freshness, globals.quiet);
-    if !table {
-        let newline: &[u8] = if root.body.ends_with(b"\n") {
-            b""
-        } else {
-            b"\n"
-        };
-        return output::bytes(&[&root.body, newline].concat());
-    }
-    let index = match Document::parse(&root.body, None)? {
-        Document::Index(index) => index,
-        Document::Manifest(_) => {
-            return output::line("a single manifest, no list of platforms");
-        }
-    };
-    let rows: Vec<_> = (index.manifests.iter())
-        .map(|entry| {
-            let platform = entry
-                .platform
-                .as_ref()
-                .map_or_else(|| "-".to_owned(), ToString::to_string);
-            let kind = if entry.kind() == MediaType::ImageIndex {
-                "list"
-            } else {
-                "manifest"
-            };
-            vec![
-                platform,
-                kind.to_owned(),
-                entry.digest.to_string(),
-                output::size(entry.size),
-            ]
-        })
-        .collect();
-    output::table(&["PLATFORM", "KIND", "DIGEST", "SIZE"], &rows, &[3])
 }

@@ -6,12 +6,19 @@ mod browse;
 mod cache;
 mod cp;
 mod daemon;
+mod export;
+mod format;
+
+mod diff;
 mod globals;
+mod history;
 mod index;
 mod inspect;
 mod keys;
+mod layers;
 mod login;
 mod look;
+mod manifest;
 mod mount;
 mod output;
 mod password;
@@ -19,8 +26,12 @@ mod progress;
 mod ps;
 mod pull;
 mod registry;
+mod template;
+
+mod tags;
 mod time;
 mod units;
+mod whence;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -68,11 +79,18 @@ enum Command {
     Cat(look::CatArgs),
     Stat(look::StatArgs),
     Cp(cp::CpArgs),
+    Export(export::ExportArgs),
+
+    Diff(diff::DiffArgs),
     Inspect(inspect::InspectArgs),
+    History(history::HistoryArgs),
+    Layers(layers::LayersArgs),
+    Tags(tags::TagsArgs),
+    Whence(whence::WhenceArgs),
     #[command(subcommand)]
     Index(index::IndexCommand),
     #[command(subcommand)]
-    Manifest(inspect::ManifestCommand),
+    Manifest(manifest::ManifestCommand),
     Login(login::LoginArgs),
     Logout(login::LogoutArgs),
     #[command(subcommand)]
@@ -148,9 +166,16 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cat(args) => look::cat(globals, &args)?,
         Command::Stat(args) => look::stat(globals, &args)?,
         Command::Cp(args) => cp::cp(globals, &args)?,
+        Command::Export(args) => export::export(globals, &args)?,
+
+        Command::Diff(args) => return diff::diff(globals, &args),
         Command::Index(command) => return index::run(globals, &command),
         Command::Inspect(args) => inspect::inspect(globals, &args)?,
-        Command::Manifest(command) => inspect::manifest(globals, &command)?,
+        Command::History(args) => history::history(globals, &args)?,
+        Command::Layers(args) => layers::layers(globals, &args)?,
+        Command::Tags(args) => tags::tags(&args)?,
+        Command::Whence(args) => whence::whence(globals, &args)?,
+        Command::Manifest(command) => manifest::run(globals, &command)?,
         Command::Login(args) => login::login(globals, &args)?,
         Command::Logout(args) => login::logout(globals, &args)?,
         Command::Registry(command) => registry::run(&command)?,

@@ -130,9 +130,9 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>], right: &[usize]) -> 
             let cells = rows
                 .iter()
                 .filter_map(|row| row.get(i))
-                .map(|cell| cell.chars().count());
+                .map(|cell| self::width(cell));
             cells
-                .chain(heading.get(i).map(|text| text.len()))
+                .chain(heading.get(i).map(|text| self::width(text)))
                 .max()
                 .unwrap_or(0)
         })
@@ -142,18 +142,22 @@ pub(super) fn table(heading: &[&str], rows: &[Vec<String>], right: &[usize]) -> 
     for row in std::iter::once(&heading).chain(rows) {
         let mut line = String::new();
         for (i, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let width = *width;
-            let cell = if right.contains(&i) {
-                format!("{cell:>width$}  ")
+            let filling = " ".repeat(width.saturating_sub(self::width(cell)));
+            if right.contains(&i) {
+                line = line + &filling + cell + "  ";
             } else {
-                format!("{cell:<width$}  ")
-            };
-            line.push_str(&cell);
+                line = line + cell + &filling + "  ";
+            }
         }
         text += line.trim_end();
         text.push('\n');
     }
     bytes(text.as_bytes())
+}
+
+/// Columns that a text takes on a terminal.
+pub(super) fn width(text: &str) -> usize {
+    unicode_width::UnicodeWidthStr::width(text)
 }
 
 /// A size for people: three digits and a unit of powers of 1000, as registries count.

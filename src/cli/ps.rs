@@ -5,18 +5,35 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::format::{Field, Format, Listing};
 use super::output;
 use super::time::{age, moment};
 use crate::mount::{MountStatus, records};
 
 /// List what is mounted.
 #[derive(Args)]
-#[command(after_help = "Example:\n  imgfs ps")]
+#[command(after_help = "Examples:\n  imgfs ps\n  imgfs ps --format '{{.Mountpoint}}'")]
 pub(super) struct PsArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// table, json or a Go template with the fields PID, Image, Manifest, Since and Mountpoint
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        conflicts_with = "json",
+        default_value = "table"
+    )]
+    format: Format,
 }
+
+const FIELDS: &[Field] = &[
+    Field::number("PID", "PID"),
+    Field::text("Image", "IMAGE"),
+    Field::text("Manifest", "MANIFEST"),
+    Field::text("Since", "SINCE"),
+    Field::text("Mountpoint", "MOUNTPOINT"),
+];
 
 /// Show what a mount has fetched, what it has cached and how far each layer is proven.
 #[derive(Args)]
@@ -34,18 +51,17 @@ pub(super) fn ps(args: &PsArgs) -> anyhow::Result<()> {
     if args.json {
         return output::json(&records);
     }
-    let rows: Vec<_> = (records.iter())
-        .map(|record| {
-            let mountpoint = output::printable(record.mountpoint.as_os_str().as_encoded_bytes());
-            vec![
-                record.pid.to_string(),
-                record.reference.clone(),
-                age(record.since),
-                mountpoint,
-            ]
-        })
-        .collect();
-    output::table(&["PID", "IMAGE", "SINCE", "MOUNTPOINT"], &rows, &[0])
+    let mut listing = Listing::new(FIELDS);
+    for record in records {
+        listing.push([
+            record.pid.to_string(),
+            record.reference,
+            record.manifest,
+            age(record.since),
+            output::printable(record.mountpoint.as_os_str().as_encoded_bytes()),
+        ]);
+    }
+    listing.print(&args.format, &["PID", "Image", "Since", "Mountpoint"])
 }
 
 pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {

@@ -5,28 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::output;
 use crate::mount::Freshness;
 
-/// A time in UTC, to the second (Howard Hinnant's civil-from-days algorithm).
+/// A time in UTC, to the second; in seconds since 1970 where that is no time of a calendar.
 pub(super) fn utc(seconds: i64) -> String {
-    let (days, rest) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days.saturating_add(719_468);
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_index = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 {
-        month_index + 3
-    } else {
-        month_index - 9
-    };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
-        rest / 3600,
-        rest / 60 % 60,
-        rest % 60
-    )
+    match jiff::Timestamp::from_second(seconds) {
+        Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Err(_) => format!("@{seconds}"),
+    }
 }
 
 /// How long ago that was, in the largest unit that makes at least two.
@@ -40,6 +24,36 @@ pub(super) fn age(since: u64) -> String {
         seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
         seconds => format!("{} days", seconds / 86_400),
     }
+}
+
+/// A time as builders write it (RFC 3339), in seconds since 1970.
+pub(super) fn seconds_of(text: &str) -> Option<i64> {
+    let time: jiff::Timestamp = text.parse().ok()?;
+    Some(time.as_second())
+}
+
+/// How long ago a time was, as Docker says it: `2 weeks ago`.
+pub(super) fn ago(since: i64) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    let since = u64::try_from(since).unwrap_or(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let passed = now.map_or(0, |since| since.as_secs()).saturating_sub(since);
+    let text = match passed {
+        0 => "less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        seconds if seconds < MINUTE => format!("{seconds} seconds"),
+        seconds if seconds < 2 * MINUTE => "about a minute".to_owned(),
+        seconds if seconds < HOUR => format!("{} minutes", seconds / MINUTE),
+        seconds if seconds < 2 * HOUR => "about an hour".to_owned(),
+        seconds if seconds < 2 * DAY => format!("{} hours", seconds / HOUR),
+        seconds if seconds < 14 * DAY => format!("{} days", seconds / DAY),
+        seconds if seconds < 60 * DAY => format!("{} weeks", seconds / (7 * DAY)),
+        seconds if seconds < 730 * DAY => format!("{} months", seconds / (30 * DAY)),
+        seconds => format!("{} years", seconds / (365 * DAY)),
+    };
+    format!("{text} ago")
 }
 
 /// Both: `2026-11-20 03:47:12 UTC (2 days ago)`.
@@ -81,5 +95,6 @@ mod tests {
         check(-1, "1969-12-31 23:59:59");
         check(951_827_696, "2000-02-29 12:34:56");
         check(4_107_542_399, "2100-02-28 23:59:59");
+        check(i64::MAX, "@9223372036854775807");
     }
 }

@@ -13,6 +13,7 @@ mod fuse;
 mod image;
 mod libraries;
 mod read;
+mod sequence;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -20,4 +21,5 @@ mod tests;
 pub use error::FsError;
 pub use executable::EXECUTABLE_LIMIT;
 pub use image::{Attributes, BLOCK_SIZE, DirectoryEntry, FilesystemSize, ImageFs};
+pub use sequence::FilesInOrder;
 pub use session::{Forgetter, MountError, MountOptions, Mounted, Unmounter, check_device, serve};

@@ -3,11 +3,15 @@
 //! ```text
 //! Request ── resolve ──> Image ── find indexes ──> Prepared ── open layers ──> Opened (tree + readers) ── serve ──> a mount
 //!                          ├───── published indexes, made and sent (publish)
-//!                          └───── top-down, as far as needed ──> Peek ──> an answer
+//!                          ├───── top-down, as far as needed ──> Peek ──> an answer
+//!                          └───── two of them, likewise ──> Comparison ──> what differs
 //! ```
 
+mod compare;
 pub mod found;
 mod image;
+mod known;
+mod lists;
 mod memory;
 mod mountpoint;
 mod opened;
@@ -20,8 +24,11 @@ mod pull;
 mod record;
 mod status;
 
+pub use compare::{Compared, Comparison, Cost, Differences};
 pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
+pub use known::{KnownContent, KnownIndex, KnownLayer, known_layers};
+pub use lists::{BlobsPlaced, ListPush, Lists, PushedList, PushedMember, member_of};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};
 pub use peek::Peek;

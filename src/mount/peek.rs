@@ -67,6 +67,22 @@ impl Peek {
         }
     }
 
+    /// Opens layers until `enough` is known, or all. `announce` is told of each download before it starts.
+    pub async fn open_until(
+        &mut self,
+        enough: impl Fn(&PartialTree) -> bool,
+        mut announce: impl FnMut(LayerProgress),
+    ) -> anyhow::Result<()> {
+        while !self
+            .tree
+            .as_ref()
+            .is_some_and(|tree| self.below == 0 || enough(tree))
+        {
+            self.open_next(&mut announce).await?;
+        }
+        Ok(())
+    }
+
     /// Opens all layers. `announce` is told of each download before it starts.
     pub async fn open_all(
         &mut self,

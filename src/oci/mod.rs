@@ -5,6 +5,7 @@
 mod artifact;
 mod digest;
 mod history;
+mod list;
 mod manifest;
 mod media_type;
 mod midstates;
@@ -17,6 +18,7 @@ pub use artifact::{
 };
 pub use digest::{Algorithm, DiffId, Digest, DigestError, Digester};
 pub use history::BuildStep;
+pub use list::{ListError, ListFormat, ListMember, ManifestList, PlatformChange};
 pub use manifest::{
     Descriptor, Document, ImageConfig, ImageIndex, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Manifest,
     ManifestError, RootFs,

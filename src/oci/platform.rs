@@ -188,6 +188,18 @@ impl Platform {
     }
 }
 
+impl Platform {
+    /// Whether its operating system is one that Go knows.
+    pub(super) fn has_known_os(&self) -> bool {
+        is_known_os(&self.os)
+    }
+
+    /// The same of the architecture.
+    pub(super) fn has_known_architecture(&self) -> bool {
+        is_known_architecture(&self.architecture)
+    }
+}
+
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.os)?;
@@ -442,7 +454,7 @@ fn normalise_os(os: &str) -> String {
     }
 }
 
-/// Go's list of operating systems.
+/// Go's list of operating systems, and the older name of WebAssembly's interface.
 fn is_known_os(os: &str) -> bool {
     matches!(
         os,
@@ -461,6 +473,8 @@ fn is_known_os(os: &str) -> bool {
             | "openbsd"
             | "plan9"
             | "solaris"
+            | "wasi"
+            | "wasip1"
             | "windows"
             | "zos"
     )

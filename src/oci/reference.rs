@@ -170,6 +170,16 @@ impl Reference {
         }
     }
 
+    /// Registry and repository; `None` for local images.
+    pub fn repository(&self) -> Option<(&str, &str)> {
+        match &self.location {
+            Location::Registry {
+                host, repository, ..
+            } => Some((host, repository)),
+            Location::OciLayout { .. } | Location::DockerArchive { .. } => None,
+        }
+    }
+
     /// The form people use: without the default registry, with an abbreviated digest. Not a key: two images
     /// may share it.
     pub fn short(&self) -> String {

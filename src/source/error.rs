@@ -254,6 +254,14 @@ pub enum SourceError {
         /// Its host.
         host: String,
     },
+    /// A registry that cannot be searched.
+    #[error(
+        "{host} has no search API: where a repository's name is known, `imgfs tags {host}/NAME` lists its tags"
+    )]
+    NoSearch {
+        /// Its host.
+        host: String,
+    },
     /// A structure of indexes beyond its limits.
     #[error("{digest}: {problem}")]
     Nesting {
@@ -303,6 +311,7 @@ impl SourceError {
             | Self::NoHost { .. }
             | Self::NoRegistry { .. }
             | Self::LedElsewhere { .. }
+            | Self::NoSearch { .. }
             | Self::Nesting { .. }
             | Self::NotAnImage { .. }
             | Self::Offline { .. } => false,

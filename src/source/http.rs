@@ -2,12 +2,13 @@
 //!
 //! Knows neither authentication nor redirects nor retries.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
-use reqwest::{Method, Response};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use reqwest::{Body, Method, Response};
 use serde::Deserialize;
 use url::Url;
 
@@ -18,6 +19,7 @@ use super::failure::{SendError, environment_has_proxy, innermost, send_error};
 use super::network::{ClientKey, Network};
 use super::options::Timeouts;
 use super::redact::{printable, redact_url};
+use super::upload::{Sending, Upload};
 
 /// Most bytes read of an error's body.
 const MAX_ERROR_BODY: u64 = 8 << 10;
@@ -27,11 +29,20 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 /// Bytes per second of an upload for which its answer is waited for longer: 512 kbit/s.
 const SLOWEST_UPLOAD: u64 = 64 << 10;
 
-/// Bytes sent along with a request. They are there as a whole, so the request can be sent again.
+/// What is sent along with a request. It can be sent again.
 #[derive(Debug, Clone)]
 pub(super) struct Payload {
-    pub(super) content_type: &'static str,
-    pub(super) bytes: Bytes,
+    pub(super) content_type: Cow<'static, str>,
+    pub(super) bytes: PayloadBytes,
+}
+
+/// The bytes of a [`Payload`].
+#[derive(Debug, Clone)]
+pub(super) enum PayloadBytes {
+    /// In memory.
+    Whole(Bytes),
+    /// Passed on from where they are, which is opened anew each time.
+    Passing(Upload),
 }
 
 /// The body of a request.
@@ -157,26 +168,47 @@ impl Http {
         tracing::debug!("{method} {}", redact_url(url));
         let mut request = client.request(method, url.clone()).headers(headers);
         let mut limit = self.timeouts.first_byte;
+        let mut passing = None;
         match content {
             Content::None => {}
             Content::Form(fields) => request = request.form(fields),
-            Content::Payload(Payload {
-                content_type,
-                bytes,
-            }) => {
-                limit += Duration::from_secs(bytes.len() as u64 / SLOWEST_UPLOAD);
-                request = request
-                    .header(CONTENT_TYPE, *content_type)
-                    .body(bytes.clone());
+            Content::Payload(payload) => {
+                request = request.header(CONTENT_TYPE, &*payload.content_type);
+                let size = match &payload.bytes {
+                    PayloadBytes::Whole(bytes) => {
+                        request = request.body(bytes.clone());
+                        bytes.len() as u64
+                    }
+                    PayloadBytes::Passing(upload) => {
+                        let (sending, bytes) = upload.start();
+                        passing = Some(sending);
+                        // Without it the bytes would go in chunks, which not every storage takes.
+                        request = request
+                            .header(CONTENT_LENGTH, upload.size())
+                            .body(Body::wrap_stream(bytes));
+                        upload.size()
+                    }
+                };
+                limit += Duration::from_secs(size / SLOWEST_UPLOAD);
             }
         }
         let answer = request.send();
-        let sent = match tokio::time::timeout(limit, answer).await {
-            Ok(Ok(response)) => {
+        let answer = async {
+            match &passing {
+                None => tokio::time::timeout(limit, answer).await.ok(),
+                Some(sending) => sending.watch(answer, self.timeouts.stall, limit).await,
+            }
+        };
+        let sent = match answer.await {
+            Some(Ok(response)) => {
                 tracing::debug!("{} from {}", response.status(), redact_url(url));
                 Ok(response)
             }
-            Ok(Err(cause)) => {
+            Some(Err(cause)) => {
+                // Where the bytes come from knows better what is wrong there.
+                if let Some(error) = passing.as_ref().and_then(Sending::take_failure) {
+                    return Err(plain(error));
+                }
                 let may_be_proxied = key.proxied && environment_has_proxy();
                 Err(send_error(
                     &cause,
@@ -186,7 +218,7 @@ impl Http {
                     may_be_proxied,
                 ))
             }
-            Err(_) => Err(plain(SourceError::Timeout {
+            None => Err(plain(SourceError::Timeout {
                 host: host_of(url),
                 what: what.to_owned(),
                 waited_for: "an answer",

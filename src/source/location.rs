@@ -94,44 +94,16 @@ fn expiry(url: &Url) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(end))
 }
 
-/// `20260102T030405Z` or `2026-01-02T03:04:05Z`, with fractions of a second ignored, or a date alone.
+/// `20260102T030405Z` or `2026-01-02T03:04:05Z`, or a date alone.
 fn parse_time(text: &str) -> Option<SystemTime> {
-    let digits: String = text
-        .split('.')
-        .next()?
-        .chars()
-        .filter(char::is_ascii_digit)
-        .collect();
-    let number = |range: std::ops::Range<usize>| digits.get(range)?.parse::<u64>().ok();
-    let (year, month, day) = (number(0..4)?, number(4..6)?, number(6..8)?);
-    let time = |range| {
-        if digits.len() > 8 {
-            number(range)
-        } else {
-            Some(0)
-        }
+    let midnight = || {
+        let date: jiff::civil::Date = text.parse().ok()?;
+        let midnight = date.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
+        Some(midnight.timestamp())
     };
-    let (hour, minute, second) = (time(8..10)?, time(10..12)?, time(12..14)?);
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let days = days_since_epoch(year, month, day);
-    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
+    let time: jiff::Timestamp = text.parse().ok().or_else(midnight)?;
+    let seconds = u64::try_from(time.as_second()).ok()?;
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
-}
-
-/// Days from 1970-01-01 to a day of the Gregorian calendar: whole years, with March as the first month so that the
-/// leap day is the last, then whole months, which have 153 days in every five.
-fn days_since_epoch(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let before_year = 365 * year + year / 4 - year / 100 + year / 400;
-    let before_month = (153 * month + 2) / 5;
-    // 719,468 days are between 0000-03-01 and 1970-01-01.
-    (before_year + before_month + day - 1).saturating_sub(719_468)
 }
 
 #[cfg(test)]

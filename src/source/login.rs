@@ -48,7 +48,7 @@ pub async fn check_login(host: &str, options: &Options) -> Result<Login, SourceE
 }
 
 /// The registry itself, not one of its mirrors, reached as configured.
-async fn own_endpoint(host: &str, options: &Options) -> Result<Endpoint, SourceError> {
+pub(super) async fn own_endpoint(host: &str, options: &Options) -> Result<Endpoint, SourceError> {
     let (name, options) = (host.to_owned(), options.clone());
     let reading = tokio::task::spawn_blocking(move || route(&name, "", &options));
     // Only at shutdown the runtime drops the task: then nobody hears the answer.

@@ -11,8 +11,8 @@
 //!
 //! which hosts are asked       route (configuration files) -> endpoint
 //! in which order, how often   limit -> retry -> race (pace) -> mirrors (health, problems)
-//! one host                    registry (location, tags, referrers) -> transport -> auth (challenge, credentials), http (failure)
-//! writing to the registry     push (blob, manifest), no mirrors
+//! one host                    search; registry (location, tags, referrers) -> transport -> auth (challenge, credentials), http (failure)
+//! writing to the registry     push (blob, manifest, referrer), upload; no mirrors
 //! what all of them share      network
 //! local images                layout, archive -> choose, file
 //! ```
@@ -46,11 +46,13 @@ mod registry;
 mod resolve;
 mod retry;
 pub mod route;
+mod search;
 mod secret;
 mod small_file;
 mod stream;
 mod tags;
 mod transport;
+mod upload;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -68,13 +70,16 @@ pub use layout::OciLayout;
 pub use login::{Login, check_login};
 pub use network::Network;
 pub use options::{Options, RetryPolicy, Timeouts};
-pub use push::{Pusher, push_to};
+pub use push::{Placed, Pusher, push_to, push_to_mounting};
 pub use registry::Registry;
 pub use resolve::{
-    ResolvedImage, VerifiedDocument, Watch, image_of, image_of_watched, images_of, resolve_image,
+    ResolvedImage, VerifiedDocument, Watch, image_of, image_of_watched, images_of, list_entry,
+    resolve_image,
 };
+pub use search::{FoundRepository, MAX_SEARCH_RESULTS, search};
 pub use secret::Secret;
 pub use stream::{ByteStream, Provenance};
+pub use upload::WatchUpload;
 
 use crate::oci::{Descriptor, Digest, Location, Platform, Reference};
 use limit::Limited;

@@ -162,6 +162,31 @@ pub async fn images_of(
     Ok(images)
 }
 
+/// What a list says of the one image that the source's reference means: its manifest, with the platform that its config
+/// names. `None` if that is a list itself.
+pub async fn list_entry(source: &dyn BlobSource) -> Result<Option<Descriptor>, SourceError> {
+    let resolved = source.resolve(None).await?;
+    let root = read_root(source, resolved).await?;
+    let Document::Manifest(manifest) = parse(&root)? else {
+        return Ok(None);
+    };
+    let body = read_blob(source, &manifest.config, MAX_CONFIG_SIZE).await?;
+    let platform = serde_json::from_slice(&body).unwrap_or_else(|_| Platform::default());
+    if manifest.config.kind() != MediaType::ImageConfig && platform == Platform::default() {
+        return Err(SourceError::NotAnImage {
+            digest: root.descriptor.digest,
+            media_type: manifest.config.media_type,
+        });
+    }
+    Ok(Some(Descriptor {
+        // What the document says of itself: what the server announced may be less exact.
+        media_type: Descriptor::of_manifest(&root.body).media_type,
+        size: root.body.len() as u64,
+        platform: Some(platform),
+        ..Descriptor::of_document(root.descriptor.digest, 0)
+    }))
+}
+
 async fn read_root(
     source: &dyn BlobSource,
     resolved: Resolved,

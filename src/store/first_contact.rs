@@ -66,6 +66,11 @@ impl Progress {
         self.done.store(here, Ordering::Relaxed);
     }
 
+    /// So much is done, of what may begin anew.
+    pub fn set(&self, done: u64) {
+        self.done.store(done, Ordering::Relaxed);
+    }
+
     /// More is here now.
     pub(super) fn add(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);

@@ -57,6 +57,30 @@ impl LayerReader {
         self.fetch_missing(&missing, None).await
     }
 
+    /// Brings what is missing of the uncompressed bytes `ranges` into the cache, in long runs, a few at a time, for who
+    /// reads all of them soon. Does nothing where nothing can be kept: what would have to stay in memory until then has
+    /// limits.
+    pub async fn fetch_beforehand(
+        self: &Arc<Self>,
+        ranges: &[Range<u64>],
+    ) -> Result<(), StoreError> {
+        let mut ids: Vec<usize> = (ranges.iter())
+            .flat_map(|range| self.spans.covering(range.clone()))
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut missing = Vec::new();
+        for neighbours in ids.chunk_by(|id, next| id + 1 == *next) {
+            if let (Some(first), Some(last)) = (neighbours.first(), neighbours.last()) {
+                missing.extend(self.missing(*first..*last + 1).await?);
+            }
+        }
+        if missing.is_empty() || !self.is_kept() {
+            return Ok(());
+        }
+        self.fetch_missing(&missing, None).await
+    }
+
     /// Makes sure that the spans of the uncompressed bytes `ranges` can be read, as patiently as one read. What was
     /// fetched when it fails is kept, so that another attempt may succeed. If `is_read`, somebody reads them, and
     /// others may be read next.

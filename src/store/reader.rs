@@ -155,6 +155,16 @@ impl LayerReader {
         }
     }
 
+    /// For each span, the bytes of the blob that reading it would fetch: none if it is in the cache. May read the disk.
+    pub fn to_fetch(&self) -> Vec<u64> {
+        let marks = self.files.marks(self.spans.len()).unwrap_or_default();
+        let marks = marks.into_iter().chain(std::iter::repeat(0));
+        let fetch = |span: &Span| span.compressed.end - span.compressed.start;
+        (self.spans.iter().zip(marks))
+            .map(|(span, mark)| if mark == 0 { fetch(span) } else { 0 })
+            .collect()
+    }
+
     /// From now on nothing of this layer is served. Only the first reason counts.
     pub fn quarantine(&self, reason: String) {
         if self.quarantine.set(reason).is_ok() {

@@ -1,8 +1,15 @@
 //! What differs between two trees: both are walked side by side, names and attributes compared.
 //!
 //! Content is somebody else's business: a tree knows where a file's bytes lie, not what they are.
+//!
+//! Two images often lie on the same layers. What the trees of the layers above those do not know is the same in both; so
+//! they can often be compared without looking further down.
 
-use super::{Content, Ino, Kind, Node, Tree};
+use std::cmp::Ordering;
+
+use super::node::{ATTRIBUTES, COMPLETE, REMOVED};
+use super::resolve::{MAX_LINKS, Walk, walk};
+use super::{Content, Dirent, Ino, Kind, Node, PartialTree, Tree};
 
 /// One path that is not the same in both trees. Below a directory that was added or removed each path counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +72,21 @@ impl Aspects {
         Self(self.0 & !others.0)
     }
 
+    /// Each that differs, in words.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            (Self::KIND, "type"),
+            (Self::CONTENT, "content"),
+            (Self::MODE, "mode"),
+            (Self::OWNER, "owner"),
+            (Self::MTIME, "mtime"),
+            (Self::XATTRS, "xattrs"),
+        ];
+        all.into_iter()
+            .filter(move |(aspect, _)| self.contains(*aspect))
+            .map(|(_, name)| name)
+    }
+
     fn add(&mut self, other: Self, differs: bool) {
         if differs {
             self.0 |= other.0;
@@ -72,32 +94,94 @@ impl Aspects {
     }
 }
 
-/// Compares two full trees; changes come in the order of their paths. `same_content` is asked about regular files of the
-/// same size: whether their bytes are the same.
+/// Compares two full trees; changes come in the order of a walk: a directory, then what is in it. `same_content` is asked
+/// about regular files of the same size: whether their bytes are the same.
 pub fn changes(
     old: &Tree,
     new: &Tree,
     same_content: &mut dyn FnMut(&Node, &Node) -> bool,
 ) -> Vec<Change> {
+    let mut by_node = |a: Ino, b: Ino| matches!((old.node(a), new.node(b)), (Some(a), Some(b)) if same_content(a, b));
+    // A full tree knows everything.
+    walk_both(old, new, &[], ROOTS, &mut by_node).unwrap_or_default()
+}
+
+/// Compares two trees of top layers that lie on the same lower ones, at `path` and below. `None`: the answer depends on
+/// layers that are not opened. What neither tree knows comes from there on both sides, so it is the same.
+///
+/// Symbolic links on the way to `path` are followed, one at its end is not. Paths begin as `path` does.
+pub fn changes_above(
+    old: &PartialTree,
+    new: &PartialTree,
+    path: &[u8],
+    same_content: &mut dyn FnMut(Ino, Ino) -> bool,
+) -> Option<Vec<Change>> {
+    let (old, new) = (old.tree(), new.tree());
+    let start = find_both(old, new, path)?;
+    let mut prefix = Vec::new();
+    for name in components(path) {
+        prefix.push(b'/');
+        prefix.extend_from_slice(name);
+    }
+    walk_both(old, new, &prefix, start, same_content)
+}
+
+/// What one tree says of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// It is this, which may still be a [`Kind::Phantom`] or a [`Kind::UnresolvedLink`].
+    Node(Ino),
+    /// It does not exist.
+    Absent,
+    /// It is whatever the layers have that are not opened.
+    Below,
+}
+
+const ROOTS: (Side, Side) = (Side::Node(Ino::ROOT), Side::Node(Ino::ROOT));
+
+/// The changes at `path` and below; `None` if they depend on layers that are not opened.
+fn walk_both(
+    old: &Tree,
+    new: &Tree,
+    path: &[u8],
+    start: (Side, Side),
+    same_content: &mut dyn FnMut(Ino, Ino) -> bool,
+) -> Option<Vec<Change>> {
     let mut found = Vec::new();
-    let mut pending = vec![(Vec::new(), Some(Ino::ROOT), Some(Ino::ROOT))];
-    while let Some((path, old_ino, new_ino)) = pending.pop() {
-        let old_node = old_ino.and_then(|ino| old.node(ino));
-        let new_node = new_ino.and_then(|ino| new.node(ino));
-        let kind = match (old_ino.zip(old_node), new_ino.zip(new_node)) {
-            (Some((old_ino, a)), Some((new_ino, b))) => {
-                let aspects = aspects(old, a, new, b, same_content);
+    let mut pending = vec![(path.to_vec(), start.0, start.1)];
+    while let Some((path, of_old, of_new)) = pending.pop() {
+        let kind = match (of_old, of_new) {
+            (Side::Below, Side::Below) | (Side::Absent, Side::Absent) => continue,
+            (Side::Below, _) | (_, Side::Below) => return None,
+            (Side::Node(ino), Side::Absent) => {
+                known(old, ino)?;
+                Some(ChangeKind::Removed(ino))
+            }
+            (Side::Absent, Side::Node(ino)) => {
+                known(new, ino)?;
+                Some(ChangeKind::Added(ino))
+            }
+            (Side::Node(a), Side::Node(b)) => {
+                let aspects = if is_same_below(old.node(a)?, new.node(b)?) {
+                    Aspects::default()
+                } else {
+                    let (from, to) = (known(old, a)?, known(new, b)?);
+                    let mut same = || same_content(a, b);
+                    aspects(old, from, new, to, &mut same)
+                };
                 (!aspects.is_empty()).then_some(ChangeKind::Changed {
-                    old: old_ino,
-                    new: new_ino,
+                    old: a,
+                    new: b,
                     aspects,
                 })
             }
-            (None, Some((ino, _))) => Some(ChangeKind::Added(ino)),
-            (Some((ino, _)), None) => Some(ChangeKind::Removed(ino)),
-            (None, None) => None,
         };
-        let children = pairs(old, old_node, new, new_node);
+        if let (Side::Below, Side::Absent) | (Side::Absent, Side::Below) =
+            (rest(old, of_old), rest(new, of_new))
+        {
+            return None;
+        }
+        let children = pairs(old, of_old, new, of_new);
         pending.extend(children.into_iter().rev().map(|(name, old, new)| {
             let path = [path.as_slice(), b"/", name].concat();
             (path, old, new)
@@ -107,52 +191,192 @@ pub fn changes(
             found.push(Change { path, kind });
         }
     }
-    found
+    Some(found)
 }
 
-/// The names of two directories in their order, each with what it is in the one and in the other.
-pub fn pairs<'a>(
+/// A node that is there, and whose attributes are certain.
+fn known(tree: &Tree, ino: Ino) -> Option<&Node> {
+    let node = tree.node(ino)?;
+    let is_certain = match node.kind {
+        Kind::UnresolvedLink | Kind::Phantom => false,
+        Kind::Directory => node.has(ATTRIBUTES),
+        _ => true,
+    };
+    is_certain.then_some(node)
+}
+
+/// Whether what both are, themselves, is the word of layers that are not opened, whatever that is.
+fn is_same_below(a: &Node, b: &Node) -> bool {
+    let is_open = |node: &Node| match node.kind {
+        Kind::Phantom => true,
+        Kind::Directory => !node.has(ATTRIBUTES),
+        _ => false,
+    };
+    a.kind == b.kind && is_open(a) && is_open(b)
+}
+
+/// What a directory's names are that it does not list.
+fn rest(tree: &Tree, directory: Side) -> Side {
+    match directory {
+        Side::Absent | Side::Below => directory,
+        Side::Node(ino) => match tree.node(ino) {
+            Some(node)
+                if matches!(node.kind, Kind::Directory | Kind::Phantom) && !node.has(COMPLETE) =>
+            {
+                Side::Below
+            }
+            _ => Side::Absent,
+        },
+    }
+}
+
+/// What a name is in a directory.
+fn child(tree: &Tree, directory: Side, name: &[u8]) -> Side {
+    let node = match directory {
+        Side::Node(ino) => tree.node(ino),
+        Side::Absent | Side::Below => None,
+    };
+    match node.and_then(|node| tree.find(node, name)) {
+        Some(dirent) => named(dirent),
+        None => rest(tree, directory),
+    }
+}
+
+fn named(dirent: &Dirent) -> Side {
+    if dirent.node == REMOVED {
+        Side::Absent
+    } else {
+        Side::Node(dirent.ino())
+    }
+}
+
+/// The names that two directories list, each with what it is in the one and in the other.
+fn pairs<'a>(
     old: &'a Tree,
-    old_node: Option<&Node>,
+    of_old: Side,
     new: &'a Tree,
-    new_node: Option<&Node>,
-) -> Vec<(&'a [u8], Option<Ino>, Option<Ino>)> {
-    let children = |tree: &'a Tree, node: Option<&Node>| {
+    of_new: Side,
+) -> Vec<(&'a [u8], Side, Side)> {
+    let children = |tree: &'a Tree, side: Side| {
+        let node = match side {
+            Side::Node(ino) => tree.node(ino),
+            Side::Absent | Side::Below => None,
+        };
         let dirents = node.map_or(&[][..], |node| tree.children(node));
         let names = dirents
             .iter()
-            .map(|dirent| (tree.name(dirent), dirent.ino()));
+            .map(|dirent| (tree.name(dirent), named(dirent)));
         names.peekable()
     };
-    let (mut left, mut right) = (children(old, old_node), children(new, new_node));
+    let (mut left, mut right) = (children(old, of_old), children(new, of_new));
+    let (old_rest, new_rest) = (rest(old, of_old), rest(new, of_new));
     let mut pairs = Vec::new();
     loop {
         let order = match (left.peek(), right.peek()) {
             (Some((a, _)), Some((b, _))) => a.cmp(b),
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
             (None, None) => return pairs,
         };
-        let of_old = order.is_le().then(|| left.next()).flatten();
-        let of_new = order.is_ge().then(|| right.next()).flatten();
-        let name = of_old.or(of_new).map_or(&[][..], |(name, _)| name);
-        let ino = |of: Option<(&[u8], Ino)>| of.map(|(_, ino)| ino);
-        pairs.push((name, ino(of_old), ino(of_new)));
+        let in_old = order.is_le().then(|| left.next()).flatten();
+        let in_new = order.is_ge().then(|| right.next()).flatten();
+        let name = in_old.or(in_new).map_or(&[][..], |(name, _)| name);
+        pairs.push((
+            name,
+            in_old.map_or(old_rest, |(_, side)| side),
+            in_new.map_or(new_rest, |(_, side)| side),
+        ));
     }
 }
 
-fn aspects(
+/// What `path` is in both trees; `None` if that depends on layers that are not opened.
+fn find_both(old: &Tree, new: &Tree, path: &[u8]) -> Option<(Side, Side)> {
+    // The directories that led here, the root first.
+    let mut above = vec![ROOTS];
+    let mut pending: Vec<&[u8]> = components(path).collect();
+    pending.reverse();
+    let mut links = 0;
+    while let Some(name) = pending.pop() {
+        let here = *above.last()?;
+        if name == b".." {
+            if above.len() > 1 {
+                above.pop();
+            }
+            continue;
+        }
+        let next = (child(old, here.0, name), child(new, here.1, name));
+        if pending.is_empty() {
+            above.push(next);
+            break;
+        }
+        // Lower layers may have a symbolic link there.
+        if may_be_link(old, next.0) || may_be_link(new, next.1) {
+            return None;
+        }
+        match (target(old, next.0), target(new, next.1)) {
+            (None, None) => above.push(next),
+            (Some(one), Some(other)) if one == other && links < MAX_LINKS => {
+                links += 1;
+                if one.starts_with(b"/") {
+                    above.truncate(1);
+                }
+                let followed: Vec<&[u8]> = components(one).collect();
+                pending.extend(followed.into_iter().rev());
+            }
+            // From here on they go different ways.
+            _ => return Some((find_one(old, path)?, find_one(new, path)?)),
+        }
+    }
+    above.last().copied()
+}
+
+fn find_one(tree: &Tree, path: &[u8]) -> Option<Side> {
+    match walk(tree, path, false, MAX_LINKS) {
+        Walk::Node(position) => Some(Side::Node(Ino::from_position(position))),
+        Walk::Absent(_) => Some(Side::Absent),
+        Walk::Unknown => None,
+    }
+}
+
+fn target(tree: &Tree, side: Side) -> Option<&[u8]> {
+    match side {
+        Side::Node(ino) => match tree.content(tree.node(ino)?) {
+            Content::Symlink(target) => Some(target),
+            _ => None,
+        },
+        Side::Absent | Side::Below => None,
+    }
+}
+
+/// Whether it may turn out to be a symbolic link.
+fn may_be_link(tree: &Tree, side: Side) -> bool {
+    match side {
+        Side::Below => true,
+        Side::Absent => false,
+        Side::Node(ino) => (tree.node(ino))
+            .is_some_and(|node| matches!(node.kind, Kind::UnresolvedLink | Kind::Phantom)),
+    }
+}
+
+fn components(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/')
+        .filter(|name| !name.is_empty() && *name != b".")
+}
+
+pub(super) fn aspects(
     old: &Tree,
     a: &Node,
     new: &Tree,
     b: &Node,
-    same_content: &mut dyn FnMut(&Node, &Node) -> bool,
+    same_content: &mut dyn FnMut() -> bool,
 ) -> Aspects {
     let mut aspects = Aspects::default();
     let both_files = a.is_file() && b.is_file();
     aspects.add(Aspects::KIND, a.kind() != b.kind() && !both_files);
     let same = match (old.content(a), new.content(b)) {
-        _ if both_files => a.size() == b.size() && same_content(a, b),
+        (Content::Missing, Content::Missing) => true,
+        (Content::Missing, _) | (_, Content::Missing) if both_files => false,
+        _ if both_files => a.size() == b.size() && same_content(),
         (Content::Symlink(a), Content::Symlink(b)) => a == b,
         (
             Content::Device { major, minor },
@@ -175,4 +399,246 @@ fn aspects(
     aspects.add(Aspects::MTIME, a.mtime() != b.mtime());
     aspects.add(Aspects::XATTRS, old.xattrs(a) != new.xattrs(b));
     aspects
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::vectors::toc;
+    use super::*;
+    use crate::layer::Toc;
+
+    /// `A path`, `D path`, or `M path` with what differs.
+    fn lines(changes: &[Change]) -> Vec<String> {
+        let line = |change: &Change| {
+            let path = String::from_utf8_lossy(&change.path);
+            match change.kind {
+                ChangeKind::Added(_) => format!("A {path}"),
+                ChangeKind::Removed(_) => format!("D {path}"),
+                ChangeKind::Changed { aspects, .. } => {
+                    let names: Vec<_> = aspects.names().collect();
+                    format!("M {path} {}", names.join(","))
+                }
+            }
+        };
+        changes.iter().map(line).collect()
+    }
+
+    fn tocs(layers: &[Vec<String>]) -> Vec<Toc> {
+        let toc_of =
+            |lines: &Vec<String>| toc(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        layers.iter().map(toc_of).collect()
+    }
+
+    fn owned(layers: &[&[&str]]) -> Vec<Vec<String>> {
+        let lines = |layer: &&[&str]| layer.iter().map(|line| (*line).to_owned()).collect();
+        layers.iter().map(lines).collect()
+    }
+
+    fn full(layers: &[&Toc]) -> PartialTree {
+        PartialTree::complete(Tree::build(layers).unwrap().0)
+    }
+
+    /// What two images on the same base differ in, by their full trees and by those of their tops; the latter is `None` if
+    /// it depends on the base. A file has the same bytes as another only if it is the same member of the base.
+    fn both_ways(
+        base: &[Vec<String>],
+        tops: [&[Vec<String>]; 2],
+        path: &str,
+    ) -> (Vec<String>, Option<Vec<String>>) {
+        let base = tocs(base);
+        let tops = tops.map(tocs);
+        let (whole, above) = (
+            tops.each_ref()
+                .map(|top| full(&base.iter().chain(top).collect::<Vec<_>>())),
+            tops.each_ref().map(|top| {
+                PartialTree::build(&top.iter().collect::<Vec<_>>())
+                    .unwrap()
+                    .0
+            }),
+        );
+        let mut same = |a: Ino, b: Ino| {
+            let [old, new] = whole.each_ref().map(PartialTree::tree);
+            let (a, b) = (old.node(a).unwrap(), new.node(b).unwrap());
+            usize::from(a.layer) < base.len() && a.layer == b.layer && a.value == b.value
+        };
+        let expected = changes_above(&whole[0], &whole[1], path.as_bytes(), &mut same).unwrap();
+        let found = changes_above(&above[0], &above[1], path.as_bytes(), &mut |_, _| false);
+        (lines(&expected), found.as_deref().map(lines))
+    }
+
+    /// Checks what differs; `from_tops` whether the tops alone tell.
+    #[track_caller]
+    fn check(base: &[&str], tops: [&[&str]; 2], path: &str, expected: &[&str], from_tops: bool) {
+        let (whole, above) = both_ways(
+            &owned(&[base]),
+            [&owned(&[tops[0]]), &owned(&[tops[1]])],
+            path,
+        );
+        assert_eq!(whole, expected);
+        assert_eq!(above.as_deref(), from_tops.then_some(whole.as_slice()));
+    }
+
+    #[test]
+    fn each_aspect_is_told() {
+        let base: &[&str] = &["a/", "a/b", "l -> a"];
+        check(
+            base,
+            [&["a/", "a/b"], &["a/", "a/b"]],
+            "/",
+            &["M /a/b content"],
+            true,
+        );
+        check(base, [&["a/"], &["0700 a/"]], "/", &["M /a mode"], true);
+        check(
+            base,
+            [&["l -> a"], &["l -> b"]],
+            "/",
+            &["M /l content"],
+            true,
+        );
+        check(
+            base,
+            [&["l -> a"], &["0644 l"]],
+            "/",
+            &["M /l type,mode"],
+            true,
+        );
+        check(
+            base,
+            [&["l"], &["l/", "l/x"]],
+            "/",
+            &["M /l type,mode", "A /l/x"],
+            false,
+        );
+    }
+
+    #[test]
+    fn what_one_top_alone_has_depends_on_the_base() {
+        let base: &[&str] = &["a/", "a/b"];
+        check(
+            base,
+            [&["a/"], &["a/", "a/b"]],
+            "/",
+            &["M /a/b content"],
+            false,
+        );
+        check(base, [&["a/"], &["a/", "a/c"]], "/", &["A /a/c"], false);
+        check(base, [&["a/"], &["a/", "a/.wh.b"]], "/", &["D /a/b"], false);
+        check(base, [&["a/"], &["a/", "a/.wh.c"]], "/", &[], false);
+        check(
+            base,
+            [&["a/"], &["a/", "a/.wh..wh..opq"]],
+            "/",
+            &["D /a/b"],
+            false,
+        );
+        check(base, [&["a/"], &["0700 a/"]], "/a", &["M /a mode"], true);
+        check(base, [&["x => a/b"], &["x => a/b"]], "/", &[], false);
+    }
+
+    #[test]
+    fn both_tops_may_say_it_all() {
+        let base: &[&str] = &["a/", "a/b"];
+        let opaque: &[&str] = &["a/", "a/.wh..wh..opq", "a/c"];
+        check(base, [opaque, opaque], "/", &["M /a/c content"], true);
+        check(base, [&["a/.wh.b"], &["a/.wh.b"]], "/", &[], true);
+        check(base, [&[], &[]], "/", &[], true);
+        check(base, [&["a/d"], &["a/d"]], "/", &["M /a/d content"], true);
+    }
+
+    #[test]
+    fn a_path_limits_the_comparison() {
+        let base: &[&str] = &["bin -> usr/bin", "usr/", "usr/bin/", "etc/"];
+        let tops: [&[&str]; 2] = [
+            &["usr/", "usr/bin/", "usr/bin/x"],
+            &["usr/", "usr/bin/", "usr/bin/x", "new"],
+        ];
+        check(base, tops, "/usr/bin/x", &["M /usr/bin/x content"], true);
+        check(base, tops, "usr//./bin", &["M /usr/bin/x content"], true);
+        check(
+            base,
+            tops,
+            "/usr/../usr",
+            &["M /usr/../usr/bin/x content"],
+            true,
+        );
+        // Not even the name of the link is in the tops.
+        check(base, tops, "/bin/x", &["M /bin/x content"], false);
+        check(base, tops, "/bin", &[], true);
+        check(base, tops, "/etc", &[], true);
+        check(base, tops, "/nowhere", &[], true);
+        check(base, tops, "/new", &["A /new"], false);
+        let linked: [&[&str]; 2] = [&["bin -> b", "b/", "b/x"], &["bin -> c", "c/", "c/x"]];
+        check(&[], linked, "/bin/x", &["M /bin/x content"], true);
+        check(&[], linked, "/bin/y", &[], false);
+    }
+
+    #[test]
+    fn tops_alone_never_say_anything_else_than_full_trees() {
+        let mut state = 20_u64;
+        let mut random = |below: usize| {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            usize::try_from(state >> 33).unwrap() % below
+        };
+        let members = [
+            "a/",
+            "0700 a/",
+            "a",
+            "b",
+            "0600 b",
+            "b/",
+            "a/c",
+            "a/c/",
+            "a/c/d",
+            "b/c",
+            "b/d/",
+            ".wh.a",
+            ".wh.b",
+            "a/.wh.c",
+            "a/c/.wh.d",
+            "b/.wh.c",
+            "a/.wh..wh..opq",
+            "b/.wh..wh..opq",
+            "a -> b",
+            "b -> a",
+            "a/c -> ../b",
+            "e => b",
+            "a/e => b/c",
+            "b => a/c",
+        ];
+        let paths = ["/", "/a", "/a/c", "/b/c", "/b/../a", "/a/c/d"];
+        let mut layers = |count: usize| -> Vec<Vec<String>> {
+            let mut layer = |_| {
+                (0..random(5))
+                    .map(|_| members[random(members.len())].to_owned())
+                    .collect()
+            };
+            (0..count).map(&mut layer).collect()
+        };
+        let (mut told, mut differences) = (0, 0);
+        for case in 0..20_000 {
+            let (base, old, new) = (
+                layers(case % 3),
+                layers(1 + case % 2),
+                layers(1 + case / 2 % 2),
+            );
+            let valid = |top: &[Vec<String>]| {
+                let tocs = tocs(&[&base[..], top].concat());
+                Tree::build(&tocs.iter().collect::<Vec<_>>()).is_ok()
+            };
+            if !valid(&old) || !valid(&new) {
+                continue;
+            }
+            let path = paths[case % paths.len()];
+            let (whole, above) = both_ways(&base, [&old, &new], path);
+            if let Some(above) = above {
+                assert_eq!(above, whole, "{base:?} {old:?} {new:?} {path}");
+                told += 1;
+                differences += usize::from(!whole.is_empty());
+            }
+        }
+        assert!(told > 2000 && differences > 1000, "{told} {differences}");
+    }
 }

@@ -16,14 +16,18 @@ mod links;
 mod node;
 mod partial;
 mod path;
+mod provenance;
+#[cfg(test)]
+mod provenance_tests;
 mod resolve;
 mod union;
 #[cfg(test)]
 mod vectors;
 
-pub use changes::{Aspects, Change, ChangeKind, changes, pairs};
+pub use changes::{Aspects, Change, ChangeKind, changes, changes_above};
 pub use node::{Content, Dirent, Ino, Kind, Node, Totals};
 pub use partial::{Answer, PartialTree};
+pub use provenance::{Appearance, Deed, DeedKind, Removal, provenance};
 pub use resolve::PathError;
 
 use std::fmt;

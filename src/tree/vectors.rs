@@ -10,7 +10,7 @@ use crate::layer::{Entry, EntryKind, Extent, Mtime, Toc, TocBuilder};
 
 const SIZE: u64 = 1 << 40;
 
-fn toc(lines: &[&str]) -> Toc {
+pub(super) fn toc(lines: &[&str]) -> Toc {
     let mut builder = TocBuilder::default();
     for (line, offset) in lines.iter().zip((512..).step_by(512)) {
         let (mode, line) = match line.split_once(' ') {

@@ -18,6 +18,11 @@ mod support;
 mod world;
 
 mod browse;
+mod export;
+
+mod diff;
+
+mod lists;
 mod schema;
 mod start;
 

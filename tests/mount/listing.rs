@@ -102,6 +102,18 @@ impl Member {
         self
     }
 
+    /// A PAX record as it stands.
+    pub fn pax(mut self, name: &str, value: &str) -> Self {
+        self.pax.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// With a name that is no text.
+    pub fn named(mut self, path: &[u8]) -> Self {
+        self.path = path.to_vec();
+        self
+    }
+
     fn append(&self, builder: &mut tar::Builder<Vec<u8>>) {
         let mut pax = self.pax.clone();
         if let (seconds, Some(nanoseconds)) = self.mtime {

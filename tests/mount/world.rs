@@ -128,6 +128,7 @@ impl World {
             .env_remove("REGISTRY_AUTH_FILE")
             .env_remove("XDG_CONFIG_HOME")
             .env_remove("XDG_CACHE_HOME")
+            .env_remove("XDG_DATA_HOME")
             .env_remove("IMGFS_CONFIG")
             .env_remove("CONTAINERS_REGISTRIES_CONF");
     }

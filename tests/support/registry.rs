@@ -11,7 +11,7 @@
 //! It runs on a thread of its own, so tests need not be async and may start the real program against it. It
 //! listens on a free loopback port, speaks plain http and stops when dropped.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -42,6 +42,8 @@ pub enum On {
     Referrers,
     /// POST and PUT of a blob.
     Upload,
+    /// PUT of a blob.
+    UploadPut,
     /// PUT of a manifest.
     ManifestPut,
 }
@@ -148,6 +150,8 @@ pub struct Content {
     /// Whether it has the referrers API, with so many entries on a page.
     pub referrers: Option<usize>,
     pub uploads: Uploads,
+    /// Which repository has which blobs; without, all have all.
+    pub homes: Option<BTreeSet<(String, Digest)>>,
 }
 
 /// How uploads are begun.
@@ -314,7 +318,8 @@ impl Registry {
         image: &super::image::Image,
     ) -> Descriptor {
         for blob in &image.blobs {
-            self.put_blob(blob.clone());
+            let blob = self.put_blob(blob.clone());
+            self.content().move_in(repository, blob.digest);
         }
         self.put_manifest(repository, tag, &image.media_type, image.manifest.clone())
     }
@@ -408,6 +413,11 @@ impl Registry {
         self.content().uploads = uploads;
     }
 
+    /// From now on each repository has only the blobs that are put there, and takes only what refers to what it has.
+    pub fn separate_repositories(&self) {
+        self.content().homes = Some(BTreeSet::new());
+    }
+
     /// A blob.
     pub fn blob(&self, digest: &Digest) -> Option<Bytes> {
         self.content().blobs.get(digest).cloned()
@@ -469,6 +479,25 @@ impl Registry {
 
     fn content(&self) -> MutexGuard<'_, Content> {
         self.state.content.lock().unwrap()
+    }
+}
+
+impl Content {
+    /// Whether a repository has a blob.
+    pub fn has(&self, repository: &str, blob: &Digest) -> bool {
+        let home = (repository.to_owned(), *blob);
+        let is_home = self
+            .homes
+            .as_ref()
+            .is_none_or(|homes| homes.contains(&home));
+        is_home && self.blobs.contains_key(blob)
+    }
+
+    /// From now on it does.
+    pub fn move_in(&mut self, repository: &str, blob: Digest) {
+        if let Some(homes) = &mut self.homes {
+            homes.insert((repository.to_owned(), blob));
+        }
     }
 }
 

@@ -136,6 +136,10 @@ fn respond(request: &Request<Bytes>, address: SocketAddr, state: &Arc<State>) ->
     if matches!(*request.method(), Method::POST | Method::PUT) {
         let kind = if path.contains("/manifests/") {
             On::ManifestPut
+        } else if request.method() == Method::PUT
+            && content.faults.iter().any(|(on, ..)| *on == On::UploadPut)
+        {
+            On::UploadPut
         } else {
             On::Upload
         };
@@ -240,10 +244,11 @@ fn find(content: &Content, path: &str) -> Found {
             body: manifest.map(|one| one.1.clone()),
         };
     }
-    let blob = path
-        .split_once("/blobs/")
-        .and_then(|(_, digest)| digest.parse().ok())
-        .and_then(|digest: Digest| content.blobs.get(&digest).cloned());
+    let blob = path.split_once("/blobs/").and_then(|(repository, digest)| {
+        let digest = digest.parse().ok()?;
+        let has = content.has(repository, &digest);
+        has.then(|| content.blobs.get(&digest).cloned()).flatten()
+    });
     Found {
         is_manifest: false,
         media_type: "application/octet-stream".to_owned(),

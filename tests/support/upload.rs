@@ -36,9 +36,10 @@ pub fn write(
         };
         let mounted = field("mount").and_then(|digest| digest.parse::<Digest>().ok());
         if let Some(digest) = mounted
-            && field("from").is_some()
-            && content.blobs.contains_key(&digest)
+            && let Some(from) = field("from")
+            && content.has(&from, &digest)
         {
+            content.move_in(repository, digest);
             return answer(
                 StatusCode::CREATED,
                 &format!("/v2/{repository}/blobs/{digest}"),
@@ -60,6 +61,7 @@ pub fn write(
     match digest {
         Some(digest) if digest == Digest::sha256(request.body()) => {
             content.blobs.insert(digest, request.body().clone());
+            content.move_in(repository, digest);
             answer(
                 StatusCode::CREATED,
                 &format!("/v2/{repository}/blobs/{digest}"),
@@ -93,9 +95,16 @@ fn put_manifest(
         let digest = blob["digest"]
             .as_str()
             .and_then(|digest| digest.parse().ok());
-        digest.is_some_and(|digest: Digest| content.blobs.contains_key(&digest))
+        digest.is_some_and(|digest: Digest| content.has(repository, &digest))
     };
-    if json["mediaType"] != media_type || !named.into_iter().all(is_here) {
+    let is_listed = |manifest: &Value| {
+        let digest = manifest["digest"].as_str().unwrap_or_default();
+        let name = format!("{repository}/{digest}");
+        content.homes.is_none() || content.manifests.contains_key(&name)
+    };
+    let mut listed = json["manifests"].as_array().into_iter().flatten();
+    if json["mediaType"] != media_type || !named.into_iter().all(is_here) || !listed.all(is_listed)
+    {
         return error(StatusCode::BAD_REQUEST);
     }
     let digest = Digest::sha256(&body);

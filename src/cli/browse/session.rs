@@ -52,7 +52,7 @@ fn turn(work: &Work, messages: &Receiver<Message>, screen: &mut Screen) -> anyho
                 _ => {}
             }
         }
-        events.extend(work.progress().map(Event::Message));
+        events.extend(work.progress().into_iter().map(Event::Message));
         events.extend(messages.try_iter().map(Event::Message));
         is_stale = !events.is_empty();
         for event in events {

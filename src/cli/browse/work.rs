@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,6 +37,8 @@ pub(super) struct Work {
 struct Shared {
     contents: Option<Arc<Contents>>,
     downloads: Vec<LayerProgress>,
+    /// Bytes of a copy that were written, and that there are.
+    copying: Option<(Arc<AtomicU64>, u64)>,
     /// Why the image could not even be found.
     unresolved: Option<anyhow::Error>,
 }
@@ -99,20 +102,28 @@ impl Work {
                 dest,
             } => {
                 self.runtime.spawn(async move {
-                    let copied = copy(fs, ino, &name, &dest).await;
+                    let begun = |written: &Arc<AtomicU64>, bytes| {
+                        work.shared().copying = Some((Arc::clone(written), bytes));
+                    };
+                    let copied = copy(fs, ino, &name, &dest, begun).await;
+                    work.shared().copying = None;
                     work.tell(Message::Copied(copied.map_err(|err| one_line(&err))));
                 });
             }
         }
     }
 
-    /// How far downloads are, if any is under way.
-    pub(super) fn progress(&self) -> Option<Message> {
+    /// How far downloads and a copy are, if any is under way.
+    pub(super) fn progress(&self) -> Vec<Message> {
         let shared = self.shared();
         let bytes: Vec<(Digest, u64)> = (shared.downloads.iter())
             .map(|download| (download.blob.digest, download.progress.done()))
             .collect();
-        (!bytes.is_empty()).then_some(Message::Progress(bytes))
+        let copying = shared.copying.as_ref();
+        let copying = copying
+            .map(|(written, bytes)| Message::Copying(written.load(Ordering::Relaxed), *bytes));
+        let downloads = (!bytes.is_empty()).then_some(Message::Progress(bytes));
+        downloads.into_iter().chain(copying).collect()
     }
 
     /// Why the image could not be found, if that is so: then there is nothing to show.
@@ -224,13 +235,20 @@ fn info(image: &Image) -> ImageInfo {
 }
 
 /// Copies to a place below the current directory; what to say about it.
-async fn copy(fs: Arc<ImageFs>, ino: Ino, name: &[u8], dest: &str) -> anyhow::Result<String> {
+async fn copy(
+    fs: Arc<ImageFs>,
+    ino: Ino,
+    name: &[u8],
+    dest: &str,
+    begun: impl FnOnce(&Arc<AtomicU64>, u64),
+) -> anyhow::Result<String> {
     let here = std::env::current_dir().context("there is no current directory")?;
     let mut dest = below(&here, dest)?;
     if here.join(&dest).is_dir() {
         dest.push(OsStr::from_bytes(name));
     }
-    let mut copy = Copy::new(fs);
+    let mut copy = Copy::new(fs, ino)?;
+    begun(&copy.written, copy.bytes());
     copy.node(ino, &here.join(&dest)).await?;
     let shown = output::printable(dest.as_os_str().as_bytes());
     Ok(match copy.skipped {

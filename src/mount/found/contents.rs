@@ -46,7 +46,7 @@ pub async fn in_format(
 }
 
 /// The digest of the layer's table of contents and the format, as its annotations say; wrong ones count as none.
-pub(super) fn pinned(blob: &Descriptor) -> Option<(Digest, &'static str)> {
+pub(in crate::mount) fn pinned(blob: &Descriptor) -> Option<(Digest, &'static str)> {
     if let Ok(Some(annotations)) = read_annotations(&blob.annotations) {
         return Some((annotations.checksum, ZSTD_CHUNKED));
     }

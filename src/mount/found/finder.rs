@@ -75,6 +75,8 @@ pub(in crate::mount) struct Finder {
     published: OnceCell<Published>,
     turns: Semaphore,
     layers: HashMap<Digest, Slots>,
+    /// What is being written down of what was found.
+    writes: Mutex<Vec<tokio::task::JoinHandle<()>>>,
 }
 
 /// A layer and what was found for it, until somebody takes it.
@@ -109,6 +111,7 @@ impl Finder {
             published: OnceCell::new_with(published),
             turns: Semaphore::new(SEARCHES),
             layers: manifest.layers.iter().map(layer).collect(),
+            writes: Mutex::default(),
         }
     }
 
@@ -129,6 +132,17 @@ impl Finder {
                 std::mem::take(&mut search.lock().unwrap_or_else(PoisonError::into_inner))
             }
             None => Search::default(),
+        }
+    }
+
+    /// Waits until what was found so far is written down, for who reads more of an index than what opens a layer.
+    pub(in crate::mount) async fn written(&self) {
+        let writes =
+            std::mem::take(&mut *self.writes.lock().unwrap_or_else(PoisonError::into_inner));
+        for write in writes {
+            if let Err(err) = write.await {
+                tracing::warn!("internal: writing down an index stopped: {err}");
+            }
         }
     }
 
@@ -458,7 +472,7 @@ impl Finder {
         let index = found.index.clone();
         let (store, kept, finding) = (Arc::clone(&self.store), slot.clone(), found.finding.clone());
         // Nobody waits for it: writing it down takes longer than finding it.
-        tokio::task::spawn_blocking(move || match &found.file {
+        let write = tokio::task::spawn_blocking(move || match &found.file {
             Some(file) => store.keep_found_file(&kept, file, &finding),
             None => {
                 if let Err(err) = store.keep_found(&kept, &index, &finding) {
@@ -466,6 +480,7 @@ impl Finder {
                 }
             }
         });
+        (self.writes.lock().unwrap_or_else(PoisonError::into_inner)).push(write);
         let layer = (self.store).open_found(&self.source, blob, slot, found.index);
         Ok(Some(FoundLayer {
             layer: layer.await?,

@@ -25,6 +25,7 @@ mod zstd_chunked;
 
 use std::sync::Arc;
 
+pub(super) use contents::pinned;
 pub use contents::{Found, in_format};
 pub(super) use finder::{Finder, FoundLayer, Search};
 pub use toc_image::TocImage;

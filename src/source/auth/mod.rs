@@ -49,10 +49,13 @@ pub(super) struct Access {
 }
 
 /// What is to be done in a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Rights {
     Pull,
-    PullAndPush,
+    /// Both, and to pull from these other repositories of the registry, whose blobs are to be mounted.
+    PullAndPush {
+        mounting_from: Vec<String>,
+    },
 }
 
 /// Keeps what is needed to be let in to one repository.
@@ -281,13 +284,16 @@ impl Authenticator {
             realm,
             service: challenge.get("service").map(str::to_owned),
             // What is needed, not what the server would like to be asked for.
-            scope: (!repository.is_empty()).then(|| {
-                let actions = match self.access.rights {
-                    Rights::Pull => "pull",
-                    Rights::PullAndPush => "pull,push",
-                };
-                format!("repository:{repository}:{actions}")
-            }),
+            scopes: match &self.access.rights {
+                _ if repository.is_empty() => Vec::new(),
+                Rights::Pull => vec![format!("repository:{repository}:pull")],
+                Rights::PullAndPush { mounting_from } => {
+                    let own = format!("repository:{repository}:pull,push");
+                    let others =
+                        (mounting_from.iter()).map(|from| format!("repository:{from}:pull"));
+                    std::iter::once(own).chain(others).collect()
+                }
+            },
             takes_post_only,
         })
     }

@@ -40,7 +40,7 @@ pub(super) struct TokenRequest {
     pub(super) realm: Url,
     pub(super) service: Option<String>,
     /// None when only the credential is to be checked.
-    pub(super) scope: Option<String>,
+    pub(super) scopes: Vec<String>,
     /// Whether the server knows only the POST form.
     pub(super) takes_post_only: bool,
 }
@@ -165,7 +165,10 @@ async fn get(
     basic: Option<HeaderValue>,
 ) -> Result<Response, SourceError> {
     let mut url = request.realm.clone();
-    url.query_pairs_mut().extend_pairs(request.fields());
+    let scopes = request.scopes.iter().map(|scope| ("scope", scope));
+    url.query_pairs_mut()
+        .extend_pairs(request.fields())
+        .extend_pairs(scopes);
     let mut headers = accept_json();
     if let Some(basic) = basic {
         headers.insert(AUTHORIZATION, basic);
@@ -178,7 +181,13 @@ async fn post(
     request: &TokenRequest,
     grant: &[(&str, &str)],
 ) -> Result<Response, SourceError> {
-    let fields: Vec<(&str, &str)> = grant.iter().copied().chain(request.fields()).collect();
+    // By oauth.md one field, in which spaces separate them.
+    let scopes = request.scopes.join(" ");
+    let scope = Some(("scope", scopes.as_str())).filter(|(_, scopes)| !scopes.is_empty());
+    let fields: Vec<(&str, &str)> = (grant.iter().copied())
+        .chain(request.fields())
+        .chain(scope)
+        .collect();
     let headers = accept_json();
     Ok(http
         .post_form(&request.realm, headers, &fields, "token")
@@ -188,8 +197,7 @@ async fn post(
 impl TokenRequest {
     fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         let service = self.service.as_deref().map(|service| ("service", service));
-        let scope = self.scope.as_deref().map(|scope| ("scope", scope));
-        [Some(CLIENT), service, scope].into_iter().flatten()
+        [Some(CLIENT), service].into_iter().flatten()
     }
 }
 

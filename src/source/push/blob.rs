@@ -1,4 +1,8 @@
-//! Uploading a blob, as a whole in one request.
+//! Uploading a blob: as a whole in one request, from memory or passed on from where it is.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::LOCATION;
@@ -6,33 +10,73 @@ use reqwest::{Method, StatusCode};
 use url::{Url, form_urlencoded};
 
 use super::Pusher;
-use crate::oci::Digest;
+use crate::oci::{Descriptor, Digest};
+use crate::source::BlobSource;
 use crate::source::error::SourceError;
-use crate::source::http::Payload;
+use crate::source::http::{Payload, PayloadBytes};
 use crate::source::transport::{Answer, Request, protocol};
+use crate::source::upload::{Upload, WatchUpload};
+
+/// Longest time from the first failure of a copy to giving up. An attempt may take hours, so that only their number counts.
+const COPY_GIVE_UP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How a blob came to be in a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// It was there.
+    WasThere,
+    /// The registry took it from another of its repositories.
+    Mounted,
+    /// Its bytes were sent.
+    Sent,
+}
 
 impl Pusher {
     /// Makes sure that the repository has these bytes; says whether they had to be sent. `from` names another
     /// repository of the same registry that may have them.
     pub async fn put_blob(&self, bytes: &Bytes, from: Option<&str>) -> Result<bool, SourceError> {
         let digest = Digest::sha256(bytes);
-        self.retrying(|| self.try_put_blob(&digest, bytes, from))
-            .await
+        let bytes = PayloadBytes::Whole(bytes.clone());
+        let placed = self
+            .retrying(|| self.try_place(&digest, &bytes, from))
+            .await?;
+        Ok(placed == Placed::Sent)
     }
 
-    async fn try_put_blob(
+    /// Makes sure that the repository has a blob that `source` has. Its bytes are passed on only where they are in no
+    /// repository of the registry; what fails half-way begins anew. `from` as for [`Self::put_blob`].
+    pub async fn copy_blob(
+        &self,
+        source: &Arc<dyn BlobSource>,
+        blob: &Descriptor,
+        from: Option<&str>,
+        watch: WatchUpload,
+    ) -> Result<Placed, SourceError> {
+        let upload = Upload::new(Arc::clone(source), blob.clone(), watch);
+        let bytes = PayloadBytes::Passing(upload.clone());
+        loop {
+            let placing =
+                self.retrying_for(COPY_GIVE_UP, || self.try_place(&blob.digest, &bytes, from));
+            match placing.await {
+                Err(SourceError::Digest { .. }) if upload.take_again() => {}
+                placed => return placed,
+            }
+        }
+    }
+
+    async fn try_place(
         &self,
         digest: &Digest,
-        bytes: &Bytes,
+        bytes: &PayloadBytes,
         from: Option<&str>,
-    ) -> Result<bool, SourceError> {
+    ) -> Result<Placed, SourceError> {
         let what = format!("blob {}@{digest}", self.repository());
         let path = format!("blobs/{digest}");
         let head = request(Method::HEAD, &path, &what);
         let answer = self.transport.request(&head).await?;
         // What else it says is left to the upload, whose answer has words.
         if answer.response.status() == StatusCode::OK {
-            return Ok(false);
+            return Ok(Placed::WasThere);
         }
         let mut begun = None;
         if let Some(from) = from {
@@ -44,7 +88,9 @@ impl Pusher {
                 .request(&request(Method::POST, &path, &what))
                 .await;
             match answer {
-                Ok(answer) if answer.response.status() == StatusCode::CREATED => return Ok(false),
+                Ok(answer) if answer.response.status() == StatusCode::CREATED => {
+                    return Ok(Placed::Mounted);
+                }
                 Ok(answer) if answer.response.status() == StatusCode::ACCEPTED => {
                     begun = Some(answer);
                 }
@@ -64,14 +110,14 @@ impl Pusher {
         let place = upload_place(&begun, digest, &what)?;
         let put = Request {
             payload: Some(Payload {
-                content_type: "application/octet-stream",
+                content_type: Cow::Borrowed("application/octet-stream"),
                 bytes: bytes.clone(),
             }),
             ..request(Method::PUT, "", &what)
         };
         let done = self.transport.request_at(&place, &put).await?;
         match done.response.status() {
-            StatusCode::CREATED => Ok(true),
+            StatusCode::CREATED => Ok(Placed::Sent),
             _ => Err(self.transport.error(done, &what).await),
         }
     }

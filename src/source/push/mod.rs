@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! put_blob       HEAD: is it there?  POST: begin (or mount it from another repository)  PUT: all of it
-//! put_manifest   PUT by tag or digest
+//! copy_blob      the same, with the bytes passed on from where they are
+//! put_document   PUT of a manifest or list by tag or digest
 //! add_referrer   PUT by digest; where the registry does not say that it noted the subject, the tag that stands in
 //!                for the referrers API is read, completed and written back
 //! ```
@@ -15,6 +16,9 @@ mod manifest;
 mod referrer;
 
 use std::future::Future;
+use std::time::Duration;
+
+pub use blob::Placed;
 
 use super::Traffic;
 use super::auth::Rights;
@@ -29,12 +33,21 @@ use crate::oci::{Location, Reference};
 pub struct Pusher {
     transport: Transport,
     policy: RetryPolicy,
-    give_up: std::time::Duration,
+    give_up: Duration,
 }
 
 /// Opens the repository that a reference names for writing. Sends nothing; reads configuration files, so not for an
 /// async thread.
 pub fn push_to(reference: &Reference, options: &Options) -> Result<Pusher, SourceError> {
+    push_to_mounting(reference, Vec::new(), options)
+}
+
+/// The same for who will mount blobs of other repositories of the same registry: what lets us in must let us read those.
+pub fn push_to_mounting(
+    reference: &Reference,
+    mounting_from: Vec<String>,
+    options: &Options,
+) -> Result<Pusher, SourceError> {
     let Location::Registry {
         host, repository, ..
     } = reference.location()
@@ -46,7 +59,7 @@ pub fn push_to(reference: &Reference, options: &Options) -> Result<Pusher, Sourc
     let endpoint = route::own_endpoint(host, repository, options)?;
     let endpoint = endpoint.ok_or_else(|| SourceError::LedElsewhere { host: host.clone() })?;
     Ok(Pusher {
-        transport: Transport::new(options, endpoint, Rights::PullAndPush)?,
+        transport: Transport::new(options, endpoint, Rights::PullAndPush { mounting_from })?,
         policy: options.retry,
         give_up: options.timeouts.give_up,
     })
@@ -73,7 +86,19 @@ impl Pusher {
     where
         F: Future<Output = Result<T, SourceError>>,
     {
-        let mut failures = Failures::new(self.policy, self.give_up);
+        self.retrying_for(self.give_up, attempt).await
+    }
+
+    /// The same until `give_up` after the first failure.
+    async fn retrying_for<T, F>(
+        &self,
+        give_up: Duration,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, SourceError>
+    where
+        F: Future<Output = Result<T, SourceError>>,
+    {
+        let mut failures = Failures::new(self.policy, give_up);
         loop {
             match attempt().await {
                 Ok(done) => return Ok(done),

@@ -46,7 +46,7 @@ use std::path::{Path, PathBuf};
 
 pub use configuration::{Configuration, DockerDaemon};
 pub use error::RouteError;
-pub use short_names::{Candidates, candidates};
+pub use short_names::{Candidates, candidates, search_registries};
 
 use super::endpoint::{Endpoint, Scheme};
 use super::options::Options;

@@ -16,7 +16,7 @@ use super::error::RouteError;
 use super::own::Own;
 use super::registries_conf::{RegistriesConf, ShortNameMode};
 use super::text_file::TextFile;
-use crate::oci::{Location, Reference, ShortName};
+use crate::oci::{DEFAULT_REGISTRY, Location, Reference, ShortName};
 
 /// The images that a text may stand for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +106,19 @@ pub fn candidates(text: &str, configuration: &Configuration) -> Result<Candidate
             )),
         }),
     }
+}
+
+/// The registries in which a name without one is searched for: those that files name, else Docker Hub. Reads files: not
+/// for async threads.
+pub fn search_registries(configuration: &Configuration) -> Result<Vec<String>, RouteError> {
+    let own = super::own::read(configuration)?;
+    let registries = super::registries_conf::read(&configuration.registries)?;
+    let named = own
+        .search
+        .or(registries.search)
+        .map(|search| search.registries);
+    let named = named.filter(|registries| !registries.is_empty());
+    Ok(named.unwrap_or_else(|| vec![DEFAULT_REGISTRY.to_owned()]))
 }
 
 /// The alias that holds, if any.

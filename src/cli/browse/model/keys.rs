@@ -214,7 +214,7 @@ impl Model {
     }
 
     fn ask_for_destination(&mut self) {
-        if self.copying {
+        if self.copying.is_some() {
             self.status = Status::Warning("one copy at a time: this one is under way".to_owned());
             return;
         }
@@ -240,7 +240,7 @@ impl Model {
             name: listing.name(entry).to_vec(),
             dest,
         };
-        self.copying = true;
+        self.copying = Some((0, 0));
         vec![effect]
     }
 }

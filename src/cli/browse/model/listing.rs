@@ -5,12 +5,12 @@
 //! end       5    4     3      4     5          where it goes on behind what is below it
 //! ```
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::fs::ImageFs;
-use crate::tree::{Aspects, ChangeKind, Content, Ino, Kind, Node, Tree, changes, pairs};
+use crate::tree::{Aspects, ChangeKind, Content, Ino, Kind, Node, Tree, changes};
 
 /// What became of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +133,7 @@ impl Listing {
                 size: if node.is_file() { node.size() } else { 0 },
                 mark,
             });
-            let children = pairs(old.tree(), old_node, new.tree(), new_node);
+            let children = names(old.tree(), old_node, new.tree(), new_node);
             for (name, old_ino, new_ino) in children.into_iter().rev() {
                 let start = listing.names.len();
                 listing.names.extend_from_slice(name);
@@ -252,6 +252,30 @@ impl Listing {
             }
         }
     }
+}
+
+/// The names of two directories in their order, each with what it is in the one and in the other.
+fn names<'a>(
+    old: &'a Tree,
+    old_node: Option<&Node>,
+    new: &'a Tree,
+    new_node: Option<&Node>,
+) -> Vec<(&'a [u8], Option<Ino>, Option<Ino>)> {
+    let children = |tree: &'a Tree, node: Option<&Node>| {
+        let dirents = node.map_or(&[][..], |node| tree.children(node));
+        dirents
+            .iter()
+            .map(|dirent| (tree.name(dirent), dirent.ino()))
+    };
+    let mut found: BTreeMap<&[u8], (Option<Ino>, Option<Ino>)> = BTreeMap::new();
+    for (name, ino) in children(old, old_node) {
+        found.insert(name, (Some(ino), None));
+    }
+    for (name, ino) in children(new, new_node) {
+        found.entry(name).or_default().1 = Some(ino);
+    }
+    let found = found.into_iter();
+    found.map(|(name, (old, new))| (name, old, new)).collect()
 }
 
 fn place(tree: &Tree, node: &Node) -> Option<Place> {

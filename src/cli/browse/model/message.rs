@@ -25,6 +25,8 @@ pub(in super::super) enum Message {
         preview: u64,
         piece: Result<Vec<u8>, String>,
     },
+    /// So many bytes of so many are copied.
+    Copying(u64, u64),
     /// A copy ended; what to say about it.
     Copied(Result<String, String>),
     /// Something to say that nobody waits for.
@@ -110,14 +112,14 @@ impl Model {
             }
             Message::OpenFailed(why) => {
                 self.stage = Stage::Failed;
-                self.status = Status::Error(format!("{why} (r: try again)"));
+                self.status = Status::failed_for_now(why);
             }
             Message::Listing(listed, listing) => {
                 self.listing = None;
                 match listing {
                     Ok(listing) => self.files.set(listed, listing),
                     Err(why) => {
-                        self.status = Status::Error(why);
+                        self.status = Status::failed_for_now(why);
                         return Vec::new();
                     }
                 }
@@ -130,17 +132,24 @@ impl Model {
                 if let Overlay::Preview(preview) = &mut self.overlay
                     && preview.number == number
                 {
-                    if let Err(why) = &piece {
-                        self.status = Status::Error(format!("{why} (r: try again)"));
+                    match piece {
+                        Ok(piece) => preview.take(Some(piece)),
+                        Err(why) => {
+                            preview.take(None);
+                            self.status = Status::failed_for_now(why);
+                        }
                     }
-                    preview.take(piece.ok());
                 }
             }
+            // It may have ended just now.
+            Message::Copying(written, bytes) => {
+                self.copying = self.copying.map(|_| (written, bytes));
+            }
             Message::Copied(outcome) => {
-                self.copying = false;
+                self.copying = None;
                 self.status = match outcome {
                     Ok(text) => Status::Note(text),
-                    Err(why) => Status::Error(why),
+                    Err(why) => Status::failed(why),
                 };
             }
             Message::Note(text) => self.status = Status::Note(text),

@@ -104,7 +104,21 @@ pub(super) enum Status {
     Nothing,
     Note(String),
     Warning(String),
-    Error(String),
+    Error {
+        text: String,
+        /// Whether a key tries again.
+        again: bool,
+    },
+}
+
+impl Status {
+    fn failed(text: String) -> Self {
+        Self::Error { text, again: false }
+    }
+
+    fn failed_for_now(text: String) -> Self {
+        Self::Error { text, again: true }
+    }
 }
 
 /// All there is to show.
@@ -121,8 +135,8 @@ pub(super) struct Model {
     pub(super) status: Status,
     /// Columns and rows of the terminal.
     pub(super) size: (u16, u16),
-    /// A copy is under way.
-    pub(super) copying: bool,
+    /// A copy is under way: so many bytes of so many.
+    pub(super) copying: Option<(u64, u64)>,
     /// The listing that is being made.
     pub(super) listing: Option<Listed>,
     previews: u64,
@@ -142,7 +156,7 @@ impl Model {
             overlay: Overlay::None,
             status: Status::Nothing,
             size,
-            copying: false,
+            copying: None,
             listing: None,
             previews: 0,
         }

@@ -19,8 +19,10 @@ pub(super) use theme::Theme;
 
 use super::model::{Areas, Input, Model, Overlay, Pane, Purpose, Stage, Status};
 use crate::cli::output::{printable, size};
-use text::{fit, fit_end, spread};
+use text::{fit, fit_end, spread, wrap};
 
+/// Most lines of a message.
+const MESSAGE_LINES: usize = 5;
 /// Smallest terminal that anything can be shown on.
 const SMALLEST: (u16, u16) = (40, 10);
 
@@ -75,7 +77,9 @@ fn header(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &Theme) {
     let mut facts = Vec::new();
     if let Some(info) = &model.info {
         let packed = info.layers.iter().map(|(_, size, _)| size).sum();
-        facts.push(format!("{} layers, {}", info.layers.len(), size(packed)));
+        let (count, packed) = (info.layers.len(), size(packed));
+        let plural = if count == 1 { "" } else { "s" };
+        facts.push(format!("{count} layer{plural}, {packed}"));
         facts.push(info.platform.clone());
         facts.push(info.digest.clone());
     }
@@ -109,18 +113,42 @@ fn status(frame: &mut Frame<'_>, areas: &Areas, model: &Model, theme: &Theme) {
         return;
     }
     let (text, style) = match &model.status {
-        Status::Error(text) => (format!("error: {text}"), theme.error()),
+        Status::Error { text, again } => {
+            let next = if *again { ", r tries again" } else { "" };
+            (format!("error{next}: {text}"), theme.error())
+        }
         Status::Warning(text) => (text.clone(), theme.warning()),
         Status::Note(text) => (text.clone(), theme.plain()),
-        Status::Nothing if model.copying => ("copying...".to_owned(), theme.plain()),
         Status::Nothing => match (&model.overlay, model.stage) {
+            _ if model.copying.is_some() => (copying(model), theme.plain()),
             (Overlay::Preview(_), _) => (String::new(), theme.plain()),
             (_, Stage::Resolving) => ("asking what the image is...".to_owned(), theme.plain()),
             (_, Stage::Opening) => ("opening the layers...".to_owned(), theme.plain()),
             _ => (files::details(model), theme.plain()),
         },
     };
-    frame.render_widget(Line::styled(fit(&text, room), style), area);
+    if let Status::Nothing = model.status {
+        frame.render_widget(Line::styled(fit(&text, room), style), area);
+        return;
+    }
+    // What went wrong has to be read to its end: it takes lines of the panes if it must.
+    let lines = wrap(&text, room, MESSAGE_LINES);
+    let count = u16::try_from(lines.len()).unwrap_or(1).max(1);
+    let area = Rect::new(
+        area.x,
+        (area.y + 1).saturating_sub(count),
+        area.width,
+        count,
+    );
+    let lines: Vec<Line<'_>> = lines.into_iter().map(Line::raw).collect();
+    frame.render_widget(Clear, area);
+    frame.render_widget(Paragraph::new(lines).style(style), area);
+}
+
+/// How far a copy is.
+fn copying(model: &Model) -> String {
+    let (written, bytes) = model.copying.unwrap_or_default();
+    format!("copying, {} of {}", size(written), size(bytes))
 }
 
 /// What is asked for, and what was typed so far.

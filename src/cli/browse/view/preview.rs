@@ -38,7 +38,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, preview: &Preview, theme: 
         lines.push(Line::raw(fit(&text, room)));
     }
     let last = if preview.failed {
-        "(it could not be read: r tries again)"
+        "(it could not be read)"
     } else if preview.waiting {
         "(fetching...)"
     } else if preview.is_cut() {

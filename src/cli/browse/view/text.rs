@@ -64,6 +64,28 @@ pub(super) fn skip(text: &str, columns: usize) -> &str {
     ""
 }
 
+/// The text in lines; if it needs more than `most`, the last one is cut.
+pub(super) fn wrap(text: &str, room: usize, most: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while lines.len() + 1 < most && width(rest) > room {
+        let mut used = 0;
+        let end = rest.char_indices().find(|(_, letter)| {
+            used += letter.width().unwrap_or(0);
+            used > room
+        });
+        // A letter wider than the line would be cut for ever.
+        let Some((end, _)) = end.filter(|(end, _)| *end > 0) else {
+            break;
+        };
+        let (line, after) = rest.split_at(end);
+        lines.push(line.to_owned());
+        rest = after;
+    }
+    lines.push(fit(rest, room));
+    lines
+}
+
 /// A cell of a table: cut or filled up, numbers to the right.
 pub(super) fn cell(text: &str, room: usize, right: bool) -> String {
     let text = fit(text, room);
@@ -94,5 +116,9 @@ mod tests {
         assert_eq!(skip(wide, 2), "\u{6587}.txt");
         assert_eq!(skip("ab", 5), "");
         assert_eq!(fit("abc", 0), "");
+        assert_eq!(wrap("abcdefg", 3, 9), ["abc", "def", "g"]);
+        assert_eq!(wrap("abcdefg", 3, 2), ["abc", "de~"]);
+        assert_eq!(wrap(wide, 3, 9), ["\u{4e2d}", "\u{6587}.", "txt"]);
+        assert_eq!(wrap(wide, 1, 9), ["~"]);
     }
 }

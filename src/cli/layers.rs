@@ -1,0 +1,120 @@
+//! `imgfs layers`: what an image's layers are, as far as that costs no download.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::globals::{Globals, ImageOptions, runtime};
+use super::history::command_text;
+use super::{output, time};
+use crate::mount::{Image, KnownLayer, known_layers};
+
+/// List the layers of an image, the base (0) first.
+#[derive(Args)]
+#[command(after_help = "\
+SIZE is a layer's size as it is distributed. INDEX is what its files can be reached by without fetching all of it: cache
+(an index that was made here), eStargz or another format whose index comes with the layer, or none (it is fetched once,
+which makes one). UNPACKED, the size of its files, and ENTRIES are known where an index is in the cache. Nothing but the
+manifest and the config is fetched.
+
+Examples:
+  imgfs layers golang
+  imgfs layers --json golang | jq -r '.[].diff_id'")]
+pub(super) struct LayersArgs {
+    /// The image
+    image: String,
+    #[command(flatten)]
+    options: ImageOptions,
+    /// Print all of digests and commands
+    #[arg(long)]
+    no_trunc: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// One layer. Sizes in bytes.
+#[derive(Serialize)]
+pub(super) struct LayerInfo {
+    /// The base is 0.
+    layer: usize,
+    digest: String,
+    diff_id: String,
+    media_type: String,
+    size: u64,
+    unpacked: Option<u64>,
+    entries: Option<usize>,
+    /// Whether an index that was made here is in the cache.
+    indexed: bool,
+    index: Option<String>,
+    trust: Option<&'static str>,
+    created: Option<String>,
+    created_by: Option<String>,
+}
+
+pub(super) fn layers(globals: &Globals, args: &LayersArgs) -> anyhow::Result<()> {
+    let store = globals.store()?;
+    let request = args.options.request(&args.image)?;
+    let image = runtime()?.block_on(Image::resolve(&store, &request))?;
+    time::say_freshness(&image.freshness, globals.quiet);
+    let infos = infos(&known_layers(&store, &image)?);
+    if args.json {
+        return output::json(&infos);
+    }
+    table(&infos, args.no_trunc)
+}
+
+/// What there is to say of layers.
+pub(super) fn infos(layers: &[KnownLayer]) -> Vec<LayerInfo> {
+    let numbered = layers.iter().enumerate();
+    let infos = numbered.map(|(position, layer)| LayerInfo {
+        layer: position,
+        digest: layer.blob.digest.to_string(),
+        diff_id: layer.diff_id.to_string(),
+        media_type: layer.blob.media_type.clone(),
+        size: layer.blob.size,
+        unpacked: layer.content.map(|content| content.files),
+        entries: layer.content.map(|content| content.entries),
+        indexed: (layer.index.as_ref()).is_some_and(|index| index.source == "cache"),
+        index: layer.index.as_ref().map(|index| index.source.clone()),
+        trust: layer.index.as_ref().map(|index| index.trust.name()),
+        created: layer.step.as_ref().and_then(|step| step.created.clone()),
+        created_by: layer.step.as_ref().map(|step| step.created_by.clone()),
+    });
+    infos.collect()
+}
+
+/// The table of layers.
+pub(super) fn table(infos: &[LayerInfo], whole: bool) -> anyhow::Result<()> {
+    let short = |digest: &str| {
+        let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
+        hex.chars().take(12).collect::<String>()
+    };
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    let rows: Vec<_> = infos
+        .iter()
+        .map(|info| {
+            vec![
+                info.layer.to_string(),
+                if whole {
+                    info.digest.clone()
+                } else {
+                    short(&info.digest)
+                },
+                output::size(info.size),
+                or_dash(info.unpacked.map(output::size)),
+                or_dash(info.entries.map(|entries| entries.to_string())),
+                info.index.clone().unwrap_or_else(|| "none".to_owned()),
+                or_dash(info.trust.map(str::to_owned)),
+                or_dash(
+                    info.created_by
+                        .as_deref()
+                        .map(|text| command_text(text, whole)),
+                ),
+            ]
+        })
+        .collect();
+    let heading = [
+        "LAYER", "DIGEST", "SIZE", "UNPACKED", "ENTRIES", "INDEX", "TRUST", "COMMAND",
+    ];
+    output::table(&heading, &rows, &[0, 2, 3, 4])
+}
