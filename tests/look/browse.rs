@@ -222,7 +222,10 @@ fn an_image_that_nobody_pulled_is_walked_through() {
     terminal.keys("Tab G e");
     let screen = terminal.shows("What layer 2 did");
     for (sign, name) in [("~", "release"), ("+", "link"), ("-", "old"), ("*", "bin/")] {
-        let row = screen.lines().find(|line| line.contains(name)).unwrap();
+        let row = screen
+            .lines()
+            .find(|line| line.contains(&format!(" {name} ")))
+            .unwrap();
         assert!(
             row.contains(&format!("\u{2502}{sign} ")),
             "{sign} {name}\n{screen}"
@@ -293,7 +296,7 @@ fn a_preview_fetches_what_it_shows() {
     assert!(bytes < layer_bytes(&image) / 4, "{bytes}");
     // The end of each piece, and on into the next one.
     terminal.keys("G");
-    terminal.shows("line 005460");
+    terminal.shows("line 005461");
     terminal.keys("PageDown");
     terminal.shows("line 005470");
     terminal.keys("g");
@@ -421,8 +424,11 @@ fn errors_say_what_to_do_next() {
     let screen = terminal.shows("error, r tries again: ");
     assert!(screen.contains("(it could not be read)"), "{screen}");
     world.registry.back();
-    terminal.keys("r");
-    terminal.shows("/usr/bin/tool, 200 kB, hex");
+    // Who asks again in the same moment is told the same.
+    terminal.waits("the content on", |screen| {
+        terminal.keys("r");
+        screen.contains("/usr/bin/tool, 200 kB, hex")
+    });
     terminal.shows("00000000  ");
     terminal.keys("q");
     terminal.ended(0);

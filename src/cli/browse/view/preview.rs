@@ -16,8 +16,12 @@ use crate::cli::output::{printable, size};
 const TAB: usize = 8;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, preview: &Preview, theme: &Theme) {
-    let kind = if preview.hex { "hex" } else { "text" };
-    let facts = format!(", {}, {kind}", size(preview.size));
+    let kind = match (preview.lines(), preview.hex) {
+        (0, _) => "",
+        (_, true) => ", hex",
+        (_, false) => ", text",
+    };
+    let facts = format!(", {}{kind}", size(preview.size));
     let room = usize::from(area.width.saturating_sub(4));
     let path = fit_end(&printable(&preview.path), room.saturating_sub(facts.len()));
     let block = pane(&format!("{path}{facts}"), true);
