@@ -75,18 +75,8 @@ pub(super) fn cp(globals: &Globals, args: &CpArgs) -> anyhow::Result<()> {
         if let Some(name) = name.filter(|_| dest.is_dir()) {
             dest.push(OsStr::from_bytes(&name));
         }
-        let files = FilesInOrder::new(Arc::clone(&fs), &files_of(fs.tree(), ino))?;
-        let written = Arc::new(AtomicU64::new(0));
-        let _shown = progress::show_bytes("written", files.bytes(), &written, globals.quiet);
-        let mut copy = Copy {
-            fs,
-            files,
-            written,
-            buffer: Vec::new(),
-            links: HashMap::new(),
-            as_root: rustix::process::geteuid().is_root(),
-            skipped: 0,
-        };
+        let mut copy = Copy::new(fs, ino)?;
+        let _shown = progress::show_bytes("written", copy.bytes(), &copy.written, globals.quiet);
         copy.node(ino, &dest).await?;
         if copy.skipped > 0 {
             output::message(&format!(
@@ -127,21 +117,42 @@ fn name_of(tree: &Tree, path: &[u8], ino: Ino) -> Option<Vec<u8>> {
     Some(split_last(&path).1.to_vec())
 }
 
-struct Copy {
+/// A copy of a part of an image.
+pub(super) struct Copy {
     fs: Arc<ImageFs>,
     files: FilesInOrder,
-    written: Arc<AtomicU64>,
+    /// Bytes so far.
+    pub(super) written: Arc<AtomicU64>,
     buffer: Vec<u8>,
     /// Where files with several names went first.
     links: HashMap<Ino, PathBuf>,
     as_root: bool,
-    skipped: usize,
+    /// Device nodes, which need root.
+    pub(super) skipped: usize,
 }
 
 impl Copy {
+    /// Begins a copy of a node and what is below it.
+    pub(super) fn new(fs: Arc<ImageFs>, ino: Ino) -> anyhow::Result<Self> {
+        Ok(Self {
+            files: FilesInOrder::new(Arc::clone(&fs), &files_of(fs.tree(), ino))?,
+            fs,
+            written: Arc::new(AtomicU64::new(0)),
+            buffer: Vec::new(),
+            links: HashMap::new(),
+            as_root: rustix::process::geteuid().is_root(),
+            skipped: 0,
+        })
+    }
+
+    /// Bytes of all of it.
+    pub(super) fn bytes(&self) -> u64 {
+        self.files.bytes()
+    }
+
     /// Copies a node and what is below it. Directories get their attributes last, as filling them changes their
     /// time and may need permission.
-    async fn node(&mut self, ino: Ino, dest: &Path) -> anyhow::Result<()> {
+    pub(super) async fn node(&mut self, ino: Ino, dest: &Path) -> anyhow::Result<()> {
         let fs = Arc::clone(&self.fs);
         let tree = fs.tree();
         let mut pending = vec![(ino, dest.to_owned())];

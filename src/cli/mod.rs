@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, everything else to stderr. Exit codes: see `exit.rs`.
 
+mod browse;
 mod cache;
 mod complete;
 mod cp;
@@ -29,9 +30,8 @@ mod ps;
 mod pull;
 mod registry;
 mod search;
-mod template;
-
 mod tags;
+mod template;
 mod time;
 mod units;
 #[cfg(test)]
@@ -86,6 +86,7 @@ enum Command {
     Prune(images::PruneArgs),
     Ps(ps::PsArgs),
     Status(ps::StatusArgs),
+    Browse(browse::BrowseArgs),
     Ls(look::LsArgs),
     Tree(look::TreeArgs),
     Find(look::FindArgs),
@@ -202,10 +203,10 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Head(args) => return look::head(globals, &args),
         Command::Grep(args) => return look::grep(globals, &args),
         Command::Du(args) => return look::du(globals, &args),
+        Command::Browse(args) => browse::browse(globals, &args)?,
         Command::Stat(args) => look::stat(globals, &args)?,
         Command::Cp(args) => cp::cp(globals, &args)?,
         Command::Export(args) => export::export(globals, &args)?,
-
         Command::Diff(args) => return diff::diff(globals, &args),
         Command::Index(command) => return index::run(globals, &command),
         Command::Inspect(args) => inspect::inspect(globals, &args)?,

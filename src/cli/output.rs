@@ -7,7 +7,7 @@ mod stream;
 mod table;
 
 use std::io::{IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 
 use anyhow::Context;
 use tracing_subscriber::EnvFilter;
@@ -28,6 +28,33 @@ pub(super) fn log_warnings() {
     }
 }
 
+/// Who gets the log while a program has the whole screen.
+static DIVERTED: Mutex<Option<mpsc::Sender<String>>> = Mutex::new(None);
+
+/// From now on the log goes there, a piece of text at a time, and not to stderr; with `None` to stderr again.
+pub(super) fn divert_log(to: Option<mpsc::Sender<String>>) {
+    *DIVERTED.lock().unwrap_or_else(PoisonError::into_inner) = to;
+}
+
+/// Where the log goes.
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let diverted = DIVERTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(to) = &*diverted else {
+            return std::io::stderr().write(bytes);
+        };
+        // Who does not listen any more is about to give the screen back.
+        let _unheard = to.send(String::from_utf8_lossy(bytes).into_owned());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
 /// What is logged if not asked for more. The checker of certificates logs what it returns, and that is our error.
 const USUAL: &str = "imgfs=warn,error,rustls_platform_verifier=off";
 const QUIET: &str = "error,rustls_platform_verifier=off";
@@ -43,7 +70,7 @@ pub(super) fn start_log(verbose: u8, quiet: bool) {
     };
     let filter = EnvFilter::try_from_env("IMGFS_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| Log)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_target(false)
         .without_time()
@@ -60,6 +87,11 @@ pub(super) fn start_log(verbose: u8, quiet: bool) {
 
 /// An error for people: the chain of causes in one line, without saying anything twice.
 pub(super) fn error(err: &anyhow::Error) {
+    message(&format!("imgfs: {}", error_text(err)));
+}
+
+/// The same as text.
+pub(super) fn error_text(err: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in err.chain().map(ToString::to_string) {
         if text.is_empty() {
@@ -68,7 +100,7 @@ pub(super) fn error(err: &anyhow::Error) {
             text = format!("{text}: {cause}");
         }
     }
-    message(&format!("imgfs: {text}"));
+    text
 }
 
 /// A line for people on stderr. If even that fails there is nobody to tell.

@@ -64,21 +64,24 @@ pub(super) fn moment(seconds: u64) -> String {
 
 /// Says so if an image may be older than what its name means now.
 pub(super) fn say_freshness(freshness: &Freshness, quiet: bool) {
-    let text = match freshness {
-        _ if quiet => return,
-        Freshness::Pinned | Freshness::Asked { .. } => return,
-        Freshness::Unasked { checked } => {
-            format!(
-                "no registry was asked; using the image as of {}",
-                moment(*checked)
-            )
-        }
-        Freshness::Unreachable { checked, host, why } => format!(
+    if let Some(text) = freshness_text(freshness).filter(|_| !quiet) {
+        output::message(&text);
+    }
+}
+
+/// What there is to say about how current an image is, if it is not what its source says now.
+pub(super) fn freshness_text(freshness: &Freshness) -> Option<String> {
+    match freshness {
+        Freshness::Pinned | Freshness::Asked { .. } => None,
+        Freshness::Unasked { checked } => Some(format!(
+            "no registry was asked; using the image as of {}",
+            moment(*checked)
+        )),
+        Freshness::Unreachable { checked, host, why } => Some(format!(
             "{host} cannot be reached ({why}); using the image as of {}",
             moment(*checked)
-        ),
-    };
-    output::message(&text);
+        )),
+    }
 }
 
 #[cfg(test)]

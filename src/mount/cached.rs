@@ -41,13 +41,29 @@ pub struct CachedLayer {
     pub diff_ids: BTreeSet<String>,
 }
 
+/// What the cache knows images by: tags with what they point to, and of an image that no tag names any more, or none ever
+/// did, what it was last asked for as.
+pub fn cached_names(store: &Store) -> Result<Vec<(Reference, Descriptor)>, StoreError> {
+    let mut names = Vec::new();
+    for record in store.tag_records()? {
+        if let Ok(reference) = record.reference.parse() {
+            names.push((reference, record.descriptor));
+        }
+    }
+    let untagged = store.images()?.into_iter();
+    for image in untagged.filter(|image| image.tags.is_empty()) {
+        let references = image.record.map(|record| record.references);
+        let last = references.and_then(|references| references.last()?.parse().ok());
+        names.extend(last.map(|reference| (reference, Descriptor::of_digest(image.digest))));
+    }
+    Ok(names)
+}
+
 /// The images that the names in the cache mean.
 pub fn cached_images(store: &Store) -> Result<Vec<CachedImage>, StoreError> {
     let mut images = Vec::new();
-    for record in store.tag_records()? {
-        if let Ok(reference) = record.reference.parse() {
-            images.extend(cached_images_of(store, &reference, &record.descriptor)?);
-        }
+    for (reference, root) in cached_names(store)? {
+        images.extend(cached_images_of(store, &reference, &root)?);
     }
     Ok(images)
 }

@@ -14,6 +14,7 @@ use anyhow::Context;
 use super::found::{FoundLayer, MidstatesBlob, Search, hide_format_files, stream_instead};
 use super::image::Image;
 use crate::fs::ImageFs;
+use crate::layer::Toc;
 use crate::oci::{Descriptor, Digest};
 use crate::store::{LayerReader, OpenLayer, Progress, Store, Trust};
 use crate::tree::Tree;
@@ -154,6 +155,18 @@ impl Opened {
         prepared: Prepared,
         downloads: &[LayerProgress],
     ) -> anyhow::Result<Self> {
+        let (opened, tocs) = Self::open_with_tocs(store, prepared, downloads).await?;
+        drop(tocs);
+        super::memory::give_back();
+        Ok(opened)
+    }
+
+    /// The same, with what the layers hold, base first: for questions about single layers.
+    pub async fn open_with_tocs(
+        store: &Arc<Store>,
+        prepared: Prepared,
+        downloads: &[LayerProgress],
+    ) -> anyhow::Result<(Self, Vec<Arc<Toc>>)> {
         let Prepared {
             image,
             found,
@@ -220,14 +233,19 @@ impl Opened {
         let layers: Vec<_> = (blobs.iter())
             .filter_map(|blob| Some(Arc::clone(&open.get(&blob.digest)?.reader)))
             .collect();
-        drop(open);
-        super::memory::give_back();
+        let tocs: HashMap<Digest, Arc<Toc>> = (open.into_iter())
+            .map(|(digest, layer)| (digest, Arc::new(layer.index.toc)))
+            .collect();
+        let tocs = (blobs.iter())
+            .filter_map(|blob| tocs.get(&blob.digest).cloned())
+            .collect();
         let fs = Arc::new(ImageFs::new(Arc::new(tree), layers.clone()));
-        Ok(Self {
+        let opened = Self {
             image,
             fs,
             layers,
             origins,
-        })
+        };
+        Ok((opened, tocs))
     }
 }

@@ -18,7 +18,9 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::Serialize;
 
-use super::cached::{CachedImage, CachedLayer, cached_images, cached_layers, find_cached};
+use super::cached::{
+    CachedImage, CachedLayer, cached_images, cached_layers, cached_names, find_cached,
+};
 use super::found::IndexPolicy;
 use super::image::{Image, Pull, Request};
 use super::published::FindOptions;
@@ -564,10 +566,7 @@ impl Check<'_> {
             }
             return Ok(roots);
         }
-        let records = self.store.tag_records()?.into_iter();
-        Ok(records
-            .filter_map(|record| Some((record.reference.parse().ok()?, record.descriptor)))
-            .collect())
+        Ok(cached_names(self.store)?)
     }
 
     fn images(&self) -> anyhow::Result<Vec<CachedImage>> {

@@ -122,17 +122,6 @@ impl Store {
         Ok(checked)
     }
 
-    /// What all names in the cache point to. Damaged ones are left out.
-    pub fn tag_records(&self) -> Result<Vec<TagRecord>, StoreError> {
-        let names = self.check_names()?.into_iter();
-        Ok(names
-            .filter_map(|name| match name {
-                NameCheck::Right(record) => Some(*record),
-                NameCheck::Damaged { .. } => None,
-            })
-            .collect())
-    }
-
     /// Forgets a damaged name.
     pub fn drop_name(&self, file: &str) -> Result<(), StoreError> {
         let path = self.root.join("refs").join(file);

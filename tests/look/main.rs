@@ -5,34 +5,34 @@
     reason = "a test that cannot go on has found what it looks for"
 )]
 
-#[allow(dead_code, reason = "other test crates use the rest")]
-#[path = "../mount/listing.rs"]
-mod listing;
-#[allow(dead_code, reason = "other test crates use the rest")]
-#[path = "../mount/process.rs"]
-mod process;
-#[path = "../support/mod.rs"]
-mod support;
-#[allow(dead_code, reason = "other test crates use the rest")]
-#[path = "../mount/world.rs"]
-mod world;
-
+mod browse;
 mod cache;
 mod completions;
 mod diff;
 mod export;
-mod images;
-
+mod export;
 mod help;
+mod images;
 mod inspect;
+#[allow(dead_code, reason = "other test crates use the rest")]
+#[path = "../mount/listing.rs"]
+mod listing;
 mod lists;
+#[allow(dead_code, reason = "other test crates use the rest")]
+#[path = "../mount/process.rs"]
+mod process;
 mod provenance;
 mod removal;
 mod schema;
 mod search;
 mod start;
+#[path = "../support/mod.rs"]
+mod support;
 mod walks;
 mod walks_counterparts;
+#[allow(dead_code, reason = "other test crates use the rest")]
+#[path = "../mount/world.rs"]
+mod world;
 
 use listing::{Member, noise, tar_of};
 use support::image::{Image, Layer, gzip_layer, image};

@@ -108,7 +108,7 @@ pub(in crate::cli) fn kind_name(kind: Kind) -> &'static str {
 }
 
 /// As `ls -l` writes it.
-pub(super) fn mode_text(node: &Node) -> String {
+pub(in crate::cli) fn mode_text(node: &Node) -> String {
     let letter = match node.kind() {
         Kind::Directory => 'd',
         Kind::Symlink => 'l',

@@ -27,7 +27,7 @@ use crate::tree::{Ino, Kind, Node, PartialTree, PathError};
 
 pub(super) use cat::{CatArgs, cat};
 pub(super) use du::{DuArgs, du};
-pub(super) use entry::kind_name;
+pub(super) use entry::{kind_name, mode_text};
 pub(super) use find::{FindArgs, find_files, with_tests_last};
 pub(super) use grep::{GrepArgs, grep};
 pub(super) use head::{HeadArgs, head};
