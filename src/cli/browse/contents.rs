@@ -80,8 +80,8 @@ impl Contents {
             known.get(&offset).copied()
         };
         Ok(Listing::new(
-            old,
-            new,
+            &old,
+            &new,
             &mut |(a, at, size), (b, place, _)| {
                 let pair = digest(a, at).zip(digest(b, place));
                 size == 0 || pair.is_some_and(|(old, new)| old == new)

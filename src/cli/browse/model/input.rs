@@ -71,11 +71,11 @@ impl Input {
             }
             KeyCode::Char('a') if control => self.cursor = 0,
             KeyCode::Char('e') if control => self.cursor = self.letters.len(),
-            KeyCode::Char(letter) if !control && !letter.is_control() => {
-                if self.letters.len() < MAX_LENGTH {
-                    self.letters.insert(self.cursor, letter);
-                    self.cursor += 1;
-                }
+            KeyCode::Char(letter)
+                if !control && !letter.is_control() && self.letters.len() < MAX_LENGTH =>
+            {
+                self.letters.insert(self.cursor, letter);
+                self.cursor += 1;
             }
             KeyCode::Backspace => {
                 if let Some(before) = self.cursor.checked_sub(1) {
@@ -83,10 +83,8 @@ impl Input {
                     self.cursor = before;
                 }
             }
-            KeyCode::Delete => {
-                if self.cursor < self.letters.len() {
-                    self.letters.remove(self.cursor);
-                }
+            KeyCode::Delete if self.cursor < self.letters.len() => {
+                self.letters.remove(self.cursor);
             }
             KeyCode::Left => self.cursor = self.cursor.saturating_sub(1),
             KeyCode::Right => self.cursor = (self.cursor + 1).min(self.letters.len()),

@@ -61,8 +61,8 @@ pub(in super::super) type Place = (usize, u64, u64);
 impl Listing {
     /// Compares two trees. `same_bytes` is asked about files of the same size that do not lie in the same place.
     pub(in super::super) fn new(
-        old: Arc<ImageFs>,
-        new: Arc<ImageFs>,
+        old: &Arc<ImageFs>,
+        new: &Arc<ImageFs>,
         same_bytes: &mut dyn FnMut(Place, Place) -> bool,
     ) -> Self {
         let mut rewritten = HashSet::new();
@@ -102,8 +102,8 @@ impl Listing {
         let mut listing = Self {
             entries: Vec::new(),
             names: Vec::new(),
-            old: Arc::clone(&old),
-            new: Arc::clone(&new),
+            old: Arc::clone(old),
+            new: Arc::clone(new),
         };
         // Both walks go the same way, so the next mark is either for this path or for a later one.
         let mut next = marks.next();

@@ -16,6 +16,10 @@ const MAX_LINE: usize = 4096;
 const SIDE: usize = 16;
 
 /// What is shown of a file.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a question of its own"
+)]
 pub(in super::super) struct Preview {
     fs: Arc<ImageFs>,
     ino: Ino,

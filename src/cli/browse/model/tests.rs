@@ -48,7 +48,7 @@ pub(in super::super) fn listing(layers: &[Names<'_>], below: usize) -> Arc<Listi
     };
     let (old, new) = (fs(&tocs[..below]), fs(&tocs));
     // Files of 7 bytes are all the same here.
-    Arc::new(Listing::new(old, new, &mut |(_, _, size), _| size == 7))
+    Arc::new(Listing::new(&old, &new, &mut |(_, _, size), _| size == 7))
 }
 
 pub(in super::super) const BASE: Names<'_> = &[

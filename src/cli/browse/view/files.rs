@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::text::{cell, fit, fit_end};
-use super::theme::sign;
+use super::theme::{HEADING, sign};
 use super::{Theme, chosen, pane};
 use crate::cli::browse::model::{Column, Entry, Listed, Listing, Mark, Model, Pane, Stage};
 use crate::cli::look::{kind_name, mode_text};
@@ -40,7 +40,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, model: &Model, theme: &The
         frame.render_widget(Line::raw(fit(text, room)), inner);
         return;
     };
-    let mut lines = vec![Line::styled(fit(&heading(room), room), theme.heading())];
+    let mut lines = vec![Line::styled(fit(&heading(room), room), HEADING)];
     let shown = model.areas().rows(Column::Files);
     let rows = model.files.rows.iter().enumerate();
     for (number, position) in rows.skip(model.files.top).take(shown) {
@@ -83,7 +83,9 @@ fn title(model: &Model) -> String {
         (Some(Listed::Layer(layer)), true) => format!("All up to layer {}", layer + 1),
     };
     if !model.files.filter().is_empty() {
-        title += &format!(", only *{}*", printable(model.files.filter().as_bytes()));
+        title.push_str(", only *");
+        title.push_str(&printable(model.files.filter().as_bytes()));
+        title.push('*');
     }
     if model.listing.is_some() {
         title += ", listing...";
@@ -120,13 +122,15 @@ fn line(listing: &Listing, entry: &Entry, fold: char, room: usize, theme: &Theme
     before += &cell(&bytes, 8, true);
     // A deep path must not push its name out of sight.
     let indent = (2 * entry.depth.saturating_sub(1)).min(room / 3);
-    before += &format!("{}{fold} ", " ".repeat(indent + 1));
+    before.push_str(&" ".repeat(indent + 1));
+    before.extend([fold, ' ']);
     let mut name = printable(listing.name(entry));
     if entry.kind == Kind::Directory {
         name.push('/');
     }
     if let Some(target) = listing.target(entry) {
-        name += &format!(" -> {}", printable(target));
+        name.push_str(" -> ");
+        name.push_str(&printable(target));
     }
     let used = super::text::width(&before);
     let name = cell(&name, room.saturating_sub(used), false);

@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Wrap};
 
 use super::text::{cell, fit};
+use super::theme::HEADING;
 use super::{Theme, chosen, pane};
 use crate::cli::browse::model::{Areas, Column, LayerRow, LayerState, Model, Pane};
 use crate::cli::output::{printable, size};
@@ -28,7 +29,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, areas: &Areas, model: &Model, theme: &
         "{:>3} {:>SIZE$} {:>SIZE$} {:>SIZE$}  COMMAND",
         "#", "PACKED", "ADDED", "WASTED"
     );
-    let mut lines = vec![Line::styled(fit(&heading, room), theme.heading())];
+    let mut lines = vec![Line::styled(fit(&heading, room), HEADING)];
     let last = model.layers.top + areas.rows(Column::Layers);
     for number in model.layers.top..last.min(model.layers.rows.len() + 1) {
         let line = match number.checked_sub(1) {
@@ -132,33 +133,30 @@ fn details(frame: &mut Frame<'_>, area: Rect, model: &Model) {
         let summary = model.summary.as_ref()?;
         summary.layers.get(layer).copied()
     });
-    match layer {
-        Some(row) => {
-            lines.push(row.digest.to_string());
-            if let LayerState::Fetching(done) = row.state {
-                lines.push(format!("{} of {} fetched", size(done), size(row.size)));
-            }
-            if let Some(sum) = sum {
-                lines.push(format!("{} entries", sum.entries));
-            }
-            let command = row
-                .command
-                .as_deref()
-                .unwrap_or("(the config does not tell)");
-            lines.push(printable(command.as_bytes()));
+    if let Some(row) = layer {
+        lines.push(row.digest.to_string());
+        if let LayerState::Fetching(done) = row.state {
+            lines.push(format!("{} of {} fetched", size(done), size(row.size)));
         }
-        None => {
-            if let Some(info) = &model.info {
-                lines.push(info.reference.clone());
-                lines.push(format!("manifest {}, {}", info.digest, info.platform));
-            }
-            if let Some(summary) = &model.summary {
-                lines.push(format!(
-                    "{} files and directories, {}",
-                    summary.nodes,
-                    size(summary.added().saturating_sub(summary.wasted()))
-                ));
-            }
+        if let Some(sum) = sum {
+            lines.push(format!("{} entries", sum.entries));
+        }
+        let command = row
+            .command
+            .as_deref()
+            .unwrap_or("(the config does not tell)");
+        lines.push(printable(command.as_bytes()));
+    } else {
+        if let Some(info) = &model.info {
+            lines.push(info.reference.clone());
+            lines.push(format!("manifest {}, {}", info.digest, info.platform));
+        }
+        if let Some(summary) = &model.summary {
+            lines.push(format!(
+                "{} files and directories, {}",
+                summary.nodes,
+                size(summary.added().saturating_sub(summary.wasted()))
+            ));
         }
     }
     let lines: Vec<Line<'_>> = lines.into_iter().map(Line::raw).collect();

@@ -11,7 +11,7 @@ mod theme;
 
 use ratatui::Frame;
 use ratatui::layout::{Position, Rect};
-use ratatui::style::Modifier;
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, Clear, Paragraph};
 
@@ -36,7 +36,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, theme: &Theme) {
     let areas = model.areas();
     header(frame, areas.header, model, theme);
     if let Overlay::Preview(shown) = &model.overlay {
-        preview::draw(frame, areas.body, shown, theme);
+        preview::draw(frame, areas.body, shown);
     } else {
         layers::draw(frame, &areas, model, theme);
         files::draw(frame, areas.files, model, theme);
@@ -118,13 +118,13 @@ fn status(frame: &mut Frame<'_>, areas: &Areas, model: &Model, theme: &Theme) {
             (format!("error{next}: {text}"), theme.error())
         }
         Status::Warning(text) => (text.clone(), theme.warning()),
-        Status::Note(text) => (text.clone(), theme.plain()),
+        Status::Note(text) => (text.clone(), Style::new()),
         Status::Nothing => match (&model.overlay, model.stage) {
-            _ if model.copying.is_some() => (copying(model), theme.plain()),
-            (Overlay::Preview(_), _) => (String::new(), theme.plain()),
-            (_, Stage::Resolving) => ("asking what the image is...".to_owned(), theme.plain()),
-            (_, Stage::Opening) => ("opening the layers...".to_owned(), theme.plain()),
-            _ => (files::details(model), theme.plain()),
+            _ if model.copying.is_some() => (copying(model), Style::new()),
+            (Overlay::Preview(_), _) => (String::new(), Style::new()),
+            (_, Stage::Resolving) => ("asking what the image is...".to_owned(), Style::new()),
+            (_, Stage::Opening) => ("opening the layers...".to_owned(), Style::new()),
+            _ => (files::details(model), Style::new()),
         },
     };
     if let Status::Nothing = model.status {

@@ -7,15 +7,16 @@ use ratatui::layout::Rect;
 use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
 
+use super::pane;
 use super::text::{fit, fit_end, skip};
-use super::{Theme, pane};
+use super::theme::HEADING;
 use crate::cli::browse::model::Preview;
 use crate::cli::output::{printable, size};
 
 /// Columns between tab stops.
 const TAB: usize = 8;
 
-pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, preview: &Preview, theme: &Theme) {
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, preview: &Preview) {
     let kind = match (preview.lines(), preview.hex) {
         (0, _) => "",
         (_, true) => ", hex",
@@ -54,7 +55,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, preview: &Preview, theme: 
     };
     if !last.is_empty() {
         lines.truncate(rows.saturating_sub(1));
-        lines.push(Line::styled(last, theme.heading()));
+        lines.push(Line::styled(last, HEADING));
     }
     frame.render_widget(Paragraph::new(lines), inner);
 }

@@ -19,20 +19,12 @@ impl Theme {
         Self { colour }
     }
 
-    pub(super) fn plain(&self) -> Style {
-        Style::new()
-    }
-
     pub(super) fn header(&self) -> Style {
         self.coloured(Color::Cyan).add_modifier(Modifier::BOLD)
     }
 
     pub(super) fn key(&self) -> Style {
         self.coloured(Color::Cyan).add_modifier(Modifier::BOLD)
-    }
-
-    pub(super) fn heading(&self) -> Style {
-        self.plain().add_modifier(Modifier::DIM)
     }
 
     pub(super) fn error(&self) -> Style {
@@ -45,7 +37,7 @@ impl Theme {
 
     pub(super) fn mark(&self, mark: Mark) -> Style {
         match mark {
-            Mark::Same | Mark::Below => self.plain(),
+            Mark::Same | Mark::Below => Style::new(),
             Mark::Added => self.coloured(Color::Green),
             Mark::Changed(_) => self.coloured(Color::Yellow),
             Mark::Rewritten => self.coloured(Color::Cyan),
@@ -69,6 +61,9 @@ impl Theme {
         }
     }
 }
+
+/// How headings look.
+pub(super) const HEADING: Style = Style::new().add_modifier(Modifier::DIM);
 
 /// The sign of a mark.
 pub(super) fn sign(mark: Mark) -> char {
