@@ -10,7 +10,6 @@ mod cache;
 mod completions;
 mod diff;
 mod export;
-mod export;
 mod help;
 mod images;
 mod inspect;
