@@ -366,7 +366,7 @@ fn it_can_be_left_while_it_downloads() {
         terminal.line("echo what was there");
         terminal.browse(&reference);
         let screen = terminal.waits("a gauge on", |screen| {
-            screen.contains("[") && screen.contains(" %") && screen.contains("the whole image")
+            screen.contains('[') && screen.contains(" %") && screen.contains("the whole image")
         });
         assert!(screen.contains("opening the layers"), "{screen}");
         terminal.keys("?");

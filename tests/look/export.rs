@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 use crate::listing::{char_device, dir, fifo, file, hard_link, opaque, symlink, whiteout};
 use crate::process::{Outcome, run};
@@ -49,7 +51,7 @@ fn everything(world: &World) -> Image {
         hard_link("long/link", &long),
         file("long/\u{fc}mlaut", "u"),
         file("", "bytes").named(b"long/\xff\xfe"),
-        file("", "bytes").named(&[b"long/\xff".repeat(1), vec![b'y'; 150]].concat()),
+        file("", "bytes").named(&[b"long/\xff".to_vec(), vec![b'y'; 150]].concat()),
         dir("old"),
         file("old/a", "a"),
         file("old/b", "b"),
@@ -124,7 +126,6 @@ fn an_extracted_export_is_what_umoci_unpacks() {
     same_trees(&world, "bundle/rootfs", "copied");
     same_trees(&world, "bundle/rootfs", "by-cp");
     let holes = world.path("extracted/holes").metadata().unwrap();
-    use std::os::unix::fs::MetadataExt;
     assert!(
         holes.blocks() * 512 < holes.size() / 2,
         "holes are not written"

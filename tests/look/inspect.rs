@@ -178,6 +178,7 @@ fn layers_say_what_is_known_of_them() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told once")]
 fn inspect_tells_both_digests_of_layers_and_the_platforms() {
     let world = World::new();
     let here = two_layers();

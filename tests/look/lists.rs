@@ -163,7 +163,7 @@ fn a_list_is_put_together_annotated_shown_and_removed() {
         .fails(1, &["not found", "manifest create"]);
     world
         .imgfs(&["manifest", "inspect", &list])
-        .fails(1, &[&format!("has no image t:1")]);
+        .fails(1, &["has no image t:1"]);
 }
 
 #[test]

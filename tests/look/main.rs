@@ -4,6 +4,10 @@
     clippy::unwrap_used,
     reason = "a test that cannot go on has found what it looks for"
 )]
+#![allow(
+    clippy::format_collect,
+    reason = "a few strings more cost a test nothing"
+)]
 
 mod browse;
 mod cache;

@@ -110,11 +110,11 @@ fn pages_are_asked_for_until_the_limit() {
         };
         world
             .registry
-            .answer(&format!("/v1/search?q=go&n=60{query}"), page(number, 4));
+            .answer(&format!("/v1/search?q=go&n=60{query}"), &page(number, 4));
         // A server that knows no pages, and one that says it has more of them than there are.
         world
             .registry
-            .answer(&format!("/v1/search?q=same&n=60{query}"), page(1, 9));
+            .answer(&format!("/v1/search?q=same&n=60{query}"), &page(1, 9));
     }
     let count = |term: &str| {
         world.registry.forget_requests();
@@ -144,10 +144,10 @@ fn other_hosts_may_speak_quays_form() {
     };
     let page = |number: usize, more: bool| json!({"results": [result(2 * number), result(2 * number + 1)], "has_additional": more, "page": number});
     let registry = &world.registry;
-    registry.answer("/api/v1/find/repositories?query=etcd", page(1, true));
+    registry.answer("/api/v1/find/repositories?query=etcd", &page(1, true));
     registry.answer(
         "/api/v1/find/repositories?query=etcd&page=2",
-        page(2, false),
+        &page(2, false),
     );
     let term = registry.reference("etcd");
     let found = world
@@ -184,15 +184,15 @@ fn a_registry_without_search_says_what_else_to_do() {
     // A page for browsers is no answer either.
     world
         .registry
-        .answer("/v1/search?q=go&n=25", "<!DOCTYPE html><html></html>");
+        .answer("/v1/search?q=go&n=25", &"<!DOCTYPE html><html></html>");
     search().fails(1, &["has no search API"]);
     world
         .registry
-        .answer("/v1/search?q=go&n=25", json!({"results": "many"}));
+        .answer("/v1/search?q=go&n=25", &json!({"results": "many"}));
     search().fails(1, &["the search: the results are not valid"]);
     world
         .registry
-        .answer("/v1/search?q=go&n=25", " ".repeat(5 << 20));
+        .answer("/v1/search?q=go&n=25", &" ".repeat(5 << 20));
     search().fails(1, &["more than the limit"]);
 }
 

@@ -423,7 +423,7 @@ impl Registry {
     }
 
     /// From now on answers this JSON to this path and query.
-    pub fn answer(&self, path: &str, json: impl ToString) {
+    pub fn answer(&self, path: &str, json: &impl ToString) {
         let mut content = self.content();
         content.answers.insert(path.to_owned(), json.to_string());
     }
