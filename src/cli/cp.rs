@@ -25,8 +25,9 @@ use crate::tree::{Content, Ino, Node, PartialTree, Tree};
 #[command(
     override_usage = "imgfs cp [OPTIONS] IMAGE PATH DEST\n       imgfs cp [OPTIONS] IMAGE:/PATH DEST",
     after_help = "\
-Modes, times and links are kept; owners, devices and extended attributes too for root. A PATH that ends in /. means what
-is in the directory. With - as DEST a tar archive of it all goes to stdout. In IMAGE:/PATH the last :/ separates.
+Modes, times and links are kept; owners, devices and extended attributes too for root. A PATH
+that ends in /. means what is in the directory. With - as DEST a tar archive of it all goes to
+stdout. In IMAGE:/PATH the last :/ separates.
 
 Examples:
   imgfs cp golang /usr/local/go/VERSION .

@@ -17,8 +17,9 @@ use crate::source::VerifiedDocument;
 /// Show what an image is made of: digests, platforms, layers, config.
 #[derive(Args)]
 #[command(after_help = "\
-A layer has two digests: of the blob as it is distributed (DIGEST) and of its uncompressed content (DIFF ID). INDEX is
-what its files can be reached by without fetching all of it, as in imgfs layers.
+A layer has two digests: of the blob as it is distributed (DIGEST) and of its uncompressed
+content (DIFF ID). INDEX is what its files can be reached by without fetching all of it, as in
+imgfs layers.
 
 Examples:
   imgfs inspect golang

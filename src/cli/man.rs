@@ -148,7 +148,7 @@ fn page(command: &Command) -> anyhow::Result<Vec<u8>> {
         roff.control("PP", []);
         paragraphs(roff, &help.text);
     })?;
-    man.render_options_section(&mut page)?;
+    options(&mut page, &man)?;
     if command.has_subcommands() {
         man.render_subcommands_section(&mut page)?;
     }
@@ -177,6 +177,15 @@ fn page(command: &Command) -> anyhow::Result<Vec<u8>> {
         see_also(roff, command);
     })?;
     Ok(page)
+}
+
+/// The options; the empty line between two line breaks that clap_mangen puts before possible values is one too many.
+fn options(page: &mut Vec<u8>, man: &Man) -> anyhow::Result<()> {
+    let mut options = Vec::new();
+    man.render_options_section(&mut options)?;
+    let options = String::from_utf8(options)?;
+    page.extend_from_slice(options.replace(".br\n\n.br\n", ".br\n").as_bytes());
+    Ok(())
 }
 
 fn section(page: &mut Vec<u8>, write: impl FnOnce(&mut Roff)) -> anyhow::Result<()> {

@@ -35,22 +35,23 @@ const READS: ReadPolicy = ReadPolicy {
 /// Walk through an image on the whole screen: its layers, files and their content.
 #[derive(Args)]
 #[command(after_help = "\
-Nothing needs to be pulled before: layers without an index are streamed once, and a file's bytes are fetched when it is
-looked at or copied.
+Nothing needs to be pulled before: layers without an index are streamed once, and a file's bytes
+are fetched when it is looked at or copied.
 
-On the left are the layers, base first: how large each is as distributed (PACKED), the bytes of the files that it brings
-(ADDED), what of these is not in the image any more because a later layer replaces or removes it (WASTED), and the command that
-made it. The first line is the image as a whole. On the right is what the chosen layer did, or the image's files with
-what came after the base layer marked:
+On the left are the layers, base first: how large each is as distributed (PACKED), the bytes of
+the files that it brings (ADDED), what of these is not in the image any more because a later
+layer replaces or removes it (WASTED), and the command that made it. The first line is the image
+as a whole. On the right is what the chosen layer did, or the image's files with what came after
+the base layer marked:
 
-  + added    ~ changed    - removed    = written anew with the same bytes    * something below is marked
+  + added   ~ changed   - removed   = written anew, same bytes   * something below is marked
 
 Efficiency is the share of all layers' bytes that is in the image.
 
 Keys:
   arrows, hjkl      move; left and right fold and unfold    Tab     to the other side
   PgUp PgDn g G     by pages, to the first, to the last     Enter   fold, unfold, look into a file
-  e E               unfold and fold everything              u       with what did not change, or without
+  e E               unfold and fold everything              u       what did not change, too, or not
   f                 filter: only paths with these letters   / n N   search, next, the one before
   p                 look into a file (x: text or hex)       c       copy out of the image
   r                 try again after a failed download       ? q     help, quit

@@ -29,9 +29,10 @@ imgfs diff [OPTIONS] A B [PATH]
        imgfs diff [OPTIONS] --layer <LAYERS> IMAGE [PATH]
        imgfs diff [OPTIONS] --platforms <OLD,NEW> IMAGE [PATH]",
     after_help = "\
-Each path that differs is a line: A added, D removed, M changed, T of another type (-v: what of it changed). The
-layers' indexes tell: no content is fetched but for -u, and layers that both images have at the bottom are opened
-only if those above leave something open. Paths of which only the time differs are left out (--times: listed).
+Each path that differs is a line: A added, D removed, M changed, T of another type (-v: what of
+it changed). The layers' indexes tell: no content is fetched but for -u, and layers that both
+images have at the bottom are opened only if those above leave something open. Paths of which
+only the time differs are left out (--times: listed).
 
 Exit codes: 0 done; with --exit-code 0 nothing differs, 1 something does, 2 failed.
 
@@ -39,7 +40,7 @@ Examples:
   imgfs diff golang:1.25 golang:1.26
   imgfs diff --stat golang:1.25 golang:1.26 /usr/local/go
   imgfs diff -u debian:12 debian:13 /etc/os-release
-  imgfs diff --layer 3 golang                  what layer 3 did to those below it; the base is layer 0
+  imgfs diff --layer 3 golang                  what layer 3 did to those below; the base is layer 0
   imgfs diff --layer 2..5 golang               from the image up to layer 2 to that up to layer 5
   imgfs diff --platforms linux/amd64,linux/arm64 golang"
 )]

@@ -15,15 +15,15 @@ use crate::store::{Removal, Store, Swept, TagRecord};
 /// Remove images from the cache.
 #[derive(Args)]
 #[command(after_help = "\
-A tag is taken from its image; without any tag left the image goes, and with it those layers that no other image has. By digest or
-by the start of an ID an image goes with its tag; with several tags only if -f is given. What is mounted, or used otherwise,
-stays.
+A tag is taken from its image; without any tag left the image goes, and with it those layers
+that no other image has. By digest or by the start of an ID an image goes with its tag; with
+several tags only if -f is given. What is mounted, or used otherwise, stays.
 
 Examples:
   imgfs rm alpine:3.20
   imgfs rm ghcr.io/owner/name@sha256:...
   imgfs rm -f 4f2b1c
-  imgfs rm $(imgfs images -q --filter dangling=true)")]
+  imgfs images -q --filter dangling=true | xargs imgfs rm")]
 pub(in crate::cli) struct RmArgs {
     /// Tags, digests or starts of IDs
     #[arg(required = true, value_name = "IMAGE")]

@@ -33,7 +33,7 @@ Tests are those of find(1); all of them must hold:
   -name GLOB, -iname GLOB     the last part of the path; -iname without regard to case
   -path GLOB, -ipath GLOB     the whole path; * matches / too
   -type f|d|l|c|b|p[,...]     file, directory, symbolic link, character or block device, pipe
-  -size [+-]N[bcwkMG]         in blocks of 512 bytes, bytes, words of two, KiB, MiB or GiB, rounded up
+  -size [+-]N[bcwkMG]         in 512-byte blocks, bytes, words, KiB, MiB or GiB, rounded up
   -mtime [+-]N                changed N days ago; +N more, -N less
   -newermt TIME               changed after 2024-01-31, '2024-01-31 12:00:00' (UTC) or @SECONDS
   -user NAME|UID, -uid [+-]N  owner; names are those of the image's /etc/passwd
@@ -43,7 +43,8 @@ Tests are those of find(1); all of them must hold:
   -maxdepth N, -mindepth N    levels below PATH
   -not TEST, ! TEST           the test must not hold
   -print0                     end paths with a zero byte instead of a line end
-Symbolic links are not followed. Layers are opened from the top down, only as far as the answer needs.
+Symbolic links are not followed. Layers are opened from the top down, only as far as the answer
+needs.
 
 Examples:
   imgfs find debian /usr -name '*.so*' -type f -size +1M
