@@ -144,10 +144,12 @@ fn page(command: &Command) -> anyhow::Result<Vec<u8>> {
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
-    section(&mut page, |roff| {
-        roff.control("PP", []);
-        paragraphs(roff, &help.text);
-    })?;
+    if !help.text.is_empty() {
+        section(&mut page, |roff| {
+            roff.control("PP", []);
+            paragraphs(roff, &help.text);
+        })?;
+    }
     options(&mut page, &man)?;
     if command.has_subcommands() {
         man.render_subcommands_section(&mut page)?;
