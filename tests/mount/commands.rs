@@ -311,10 +311,7 @@ fn names_from_images_cannot_harm_scripts() {
 fn completions_are_scripts() {
     let world = World::new();
     let bash = world.imgfs(&["completions", "bash"]).ok();
-    assert!(
-        bash.contains("_imgfs()") && bash.contains("unmount"),
-        "{bash}"
-    );
+    assert!(bash.contains("_imgfs()"), "{bash}");
     std::fs::write(world.path("script"), bash).unwrap();
     process::run(world.command("bash").arg("-n").arg(world.path("script"))).ok();
     for shell in ["zsh", "fish"] {
