@@ -507,6 +507,36 @@ fn no_color_means_no_colour() {
     }
 }
 
+/// The processes with this in their command line.
+fn processes(text: &str) -> Vec<String> {
+    let all = std::fs::read_dir("/proc").unwrap();
+    let lines = all.filter_map(|entry| {
+        let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        String::from_utf8(line).ok()
+    });
+    lines
+        .filter(|line| line.contains(text) && line.contains("\0browse\0"))
+        .collect()
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    let world = World::new();
+    let reference = world.put(&sample());
+    let Some(terminal) = Terminal::open(&world, 100, 24) else {
+        return;
+    };
+    terminal.browse(&reference);
+    terminal.shows("usr/");
+    assert_eq!(processes(&reference).len(), 1);
+    run(terminal.tmux().arg("kill-server")).ok();
+    let end = Instant::now() + LIMIT;
+    while !processes(&reference).is_empty() {
+        assert!(Instant::now() < end, "it goes on without a terminal");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn without_a_terminal_it_names_other_commands() {
     let world = World::new();

@@ -56,7 +56,7 @@ impl Drop for Screen {
 }
 
 /// Gives the terminal back. If that fails there is nothing else to try.
-fn leave() {
+pub(super) fn leave() {
     let _left = execute!(stdout(), LeaveAlternateScreen, Show);
     let _usual = disable_raw_mode();
 }

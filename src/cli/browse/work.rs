@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use tokio::runtime::Handle;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::contents::Contents;
 use super::model::{Effect, ImageInfo, Listed, Message, PIECE};
+use super::screen;
 use crate::cli::cp::Copy;
 use crate::cli::{output, time};
 use crate::fs::ImageFs;
@@ -21,6 +23,9 @@ use crate::mount::{Image, LayerProgress, Opened, Prepared, Request};
 use crate::oci::Digest;
 use crate::store::Store;
 use crate::tree::Ino;
+
+/// How long the program may take to end in order after a signal.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Does what the model asks for.
 #[derive(Clone)]
@@ -144,6 +149,10 @@ impl Work {
             self.runtime.spawn(async move {
                 if signals.recv().await.is_some() {
                     work.tell(Message::Quit);
+                    // Where the terminal is gone its reader goes round in circles and never looks at messages.
+                    tokio::time::sleep(PARTING).await;
+                    screen::leave();
+                    std::process::exit(1);
                 }
             });
         }
