@@ -105,6 +105,7 @@ impl Store {
         if excess == 0 {
             return Ok(evicted);
         }
+        let mut dirs = Vec::new();
         let mut spans = Vec::new();
         for (slot, dir) in self.layers()? {
             let before = disk_usage(&dir);
@@ -132,24 +133,27 @@ impl Store {
             for (id, (span, mark)) in table.iter().zip(marks).enumerate() {
                 if mark != 0 {
                     let range = span.uncompressed.clone();
-                    spans.push((mark, dir.clone(), Unused { id, mark, range }));
+                    spans.push((mark, dirs.len(), id, range));
                 }
             }
+            dirs.push(dir);
         }
-        spans.sort_by(|(mark, dir, span), (other, other_dir, other_span)| {
-            (mark, dir, span.id).cmp(&(other, other_dir, other_span.id))
-        });
+        spans.sort_by_key(|(mark, layer, id, _)| (*mark, *layer, *id));
         // Layer by layer, as a cache has more of them than a process may have files open.
-        let mut layers: BTreeMap<PathBuf, Vec<Unused>> = BTreeMap::new();
-        for (_, dir, span) in spans {
+        let mut going: BTreeMap<usize, Vec<Unused>> = BTreeMap::new();
+        for (mark, layer, id, range) in spans {
             if excess == 0 {
                 break;
             }
-            excess = excess.saturating_sub(span.range.end - span.range.start);
-            layers.entry(dir).or_default().push(span);
+            excess = excess.saturating_sub(range.end - range.start);
+            let unused = Unused { id, mark, range };
+            going.entry(layer).or_default().push(unused);
         }
-        for (dir, spans) in layers {
-            let bytes = evict_spans(&dir, &spans)?;
+        for (layer, dir) in dirs.iter().enumerate() {
+            let Some(spans) = going.get(&layer) else {
+                continue;
+            };
+            let bytes = evict_spans(dir, spans)?;
             evicted.layers += usize::from(bytes.is_some_and(|bytes| bytes > 0));
             evicted.in_use += usize::from(bytes.is_none());
             evicted.bytes += bytes.unwrap_or(0);

@@ -16,12 +16,12 @@
 //! name configs and layers. What another process does at the same time is safe because of two locks:
 //!
 //! - `CACHE/v1/lock`. A removal has it alone from looking to step 4. Who resolves an image writes its documents at any time, but
-//!   records it under the shared lock and then looks that its documents are still here. So either the removal sees the record,
+//!   records it and its tag under the shared lock and then looks that its documents are still here. So either the removal sees the record,
 //!   or the record's writer sees what the removal took and writes it again. It is held for disk work only, never for the network.
 //! - `layers/ALGORITHM/SLOT/lock`. Whoever has a layer open, be it a mount, a first contact, a pull or a command, shares it. A layer is
 //!   removed with all of its slots locked alone, or not at all: then it stays, indexes and all, for the next removal. One layer is
-//!   locked at a time, when its turn comes: caches have more of them than a process may have files open. Who waited
-//!   for a lock that was removed meanwhile sees that its file has no name any more, and begins anew (files.rs).
+//!   locked at a time, when its turn comes: caches have more of them than a process may have files open. Who waited for a lock that
+//!   was removed meanwhile sees that its file has no name any more, and begins anew (files.rs).
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -158,7 +158,11 @@ impl<'a> Removal<'a> {
         }
         plan.parts.push(names);
         let marked = store.marked(&tags, &images)?;
-        let scope = (!everything).then(|| below(&images));
+        let scope = if everything {
+            None
+        } else {
+            Some(store.below(&images)?)
+        };
         let in_scope = |digests: fn(&Marked) -> &HashSet<Digest>, digest: &Digest| {
             !digests(&marked).contains(digest)
                 && scope
@@ -365,6 +369,27 @@ impl Store {
         Ok(marked)
     }
 
+    /// What images refer to, and the manifests beside them in their lists: somebody may have looked at those.
+    fn below(&self, images: &[KnownImage]) -> Result<Marked, StoreError> {
+        let mut below = Marked::default();
+        for image in images {
+            below.documents.extend([image.digest, *image.id()]);
+            let via = image.record.iter().flat_map(|record| &record.via);
+            let roots = image.tags.iter().map(|tag| &tag.descriptor.digest);
+            for list in via.chain(roots) {
+                if below.documents.insert(*list)
+                    && let Some(Document::Index(index)) = self.parsed(list)?
+                {
+                    let listed = index.manifests.iter().map(|entry| entry.digest);
+                    below.documents.extend(listed);
+                }
+            }
+            let layers = image.manifest.layers.iter();
+            below.layers.extend(layers.map(|blob| blob.digest));
+        }
+        Ok(below)
+    }
+
     /// Whether a document says that it belongs to one that stays, as artifacts beside an image do.
     fn belongs_to_marked(&self, digest: &Digest, marked: &Marked) -> bool {
         #[derive(serde::Deserialize)]
@@ -392,21 +417,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// What images refer to.
-fn below(images: &[KnownImage]) -> Marked {
-    let mut below = Marked::default();
-    for image in images {
-        below.documents.extend([image.digest, *image.id()]);
-        let via = image.record.iter().flat_map(|record| &record.via);
-        below.documents.extend(via);
-        let roots = image.tags.iter().map(|tag| tag.descriptor.digest);
-        below.documents.extend(roots);
-        let layers = image.manifest.layers.iter();
-        below.layers.extend(layers.map(|blob| blob.digest));
-    }
-    below
 }
 
 fn if_there(result: std::io::Result<()>) -> std::io::Result<()> {

@@ -506,7 +506,6 @@ fn manifests_that_were_looked_at_are_no_images() {
     let said = world.imgfs(&["rm", &id_of(&here)]).ok();
     assert!(said.starts_with("Untagged: "), "{said}");
     assert_eq!(names(&world.cache().join("refs")), BTreeSet::new());
-    world.imgfs(&["prune", "-f"]).ok();
     assert_eq!(
         names(&world.cache().join("documents/sha256")),
         BTreeSet::new()
