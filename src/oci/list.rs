@@ -101,9 +101,11 @@ impl ListFormat {
 }
 
 impl ManifestList {
-    /// Adds a member, in the place of the one of the same name if there is one.
+    /// Adds a member, in the place of the one of the same name if there is one. The same image again changes nothing: what
+    /// was said of it stays.
     pub fn add(&mut self, member: ListMember) {
         match (self.members.iter_mut()).find(|known| known.reference == member.reference) {
+            Some(known) if known.manifest.digest == member.manifest.digest => {}
             Some(known) => *known = member,
             None => self.members.push(member),
         }
@@ -324,6 +326,21 @@ mod tests {
 
     fn list(members: Vec<ListMember>) -> ManifestList {
         ManifestList { members }
+    }
+
+    #[test]
+    fn the_same_image_again_changes_nothing() {
+        let mut list = ManifestList::default();
+        let amd64 = member("r.example/a:1", OCI_MANIFEST, "amd64");
+        list.add(amd64.clone());
+        let mut annotated = list.clone();
+        annotated.members[0].manifest.platform = Some(Platform::default());
+        let expected = annotated.clone();
+        annotated.add(amd64);
+        assert_eq!(annotated, expected);
+        let other = member("r.example/a:1", OCI_MANIFEST, "arm64");
+        annotated.add(other.clone());
+        assert_eq!(annotated.members, [other]);
     }
 
     #[test]

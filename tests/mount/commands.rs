@@ -221,7 +221,7 @@ fn inspect_names_digests_and_layers() {
     let text = world.imgfs(&["inspect", &reference]).ok();
     assert!(text.contains(&root.digest.to_string()), "{text}");
     let raw = world.imgfs(&["manifest", "inspect", &reference]).ok_bytes();
-    assert_eq!(raw.trim_ascii_end(), &index[..], "the document as it is");
+    assert_eq!(raw, index, "the document as it is");
     let table = world.imgfs(&["manifest", "inspect", "-t", &reference]).ok();
     assert!(
         table.contains("linux/s390x") && table.contains(&host()),
@@ -311,10 +311,7 @@ fn names_from_images_cannot_harm_scripts() {
 fn completions_are_scripts() {
     let world = World::new();
     let bash = world.imgfs(&["completions", "bash"]).ok();
-    assert!(
-        bash.contains("_imgfs()") && bash.contains("unmount"),
-        "{bash}"
-    );
+    assert!(bash.contains("_imgfs()"), "{bash}");
     std::fs::write(world.path("script"), bash).unwrap();
     process::run(world.command("bash").arg("-n").arg(world.path("script"))).ok();
     for shell in ["zsh", "fish"] {

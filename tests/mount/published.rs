@@ -163,14 +163,17 @@ async fn all_layers_indexes_cost_one_lookup_and_a_request_each() {
         assert_eq!(index.vouched, Vouched::Nobody);
         assert!(index.origin.contains("/r@sha256:"), "{}", index.origin);
     }
+    // The tag that stands in for the API is asked for beside it, unless the API is quicker than that.
+    let tag = case.subject.digest.tag();
     let mut paths: Vec<String> = (case.world.registry.requests().iter())
-        .map(|seen| seen.path.rsplit_once('/').unwrap().0.to_owned())
+        .map(|seen| seen.path.rsplit_once('/').unwrap())
+        .filter(|(_, last)| *last != tag)
+        .map(|(path, _)| path.to_owned())
         .collect();
     paths.sort();
     let expected = [
         "/v2/r/blobs",
         "/v2/r/blobs",
-        "/v2/r/manifests",
         "/v2/r/manifests",
         "/v2/r/referrers",
     ];

@@ -51,8 +51,10 @@ pub(super) fn inspect(globals: &Globals, args: &InspectArgs) -> anyhow::Result<(
     }
     let body = document(globals, args, shown)?;
     if !args.table {
-        let newline: &[u8] = if body.ends_with(b"\n") { b"" } else { b"\n" };
-        return output::bytes(&[&body, newline].concat());
+        output::bytes(&body)?;
+        // Piped it is the document itself, of which the digest is.
+        let is_cut = output::is_terminal() && !body.ends_with(b"\n");
+        return if is_cut { output::bytes(b"\n") } else { Ok(()) };
     }
     let index = match Document::parse(&body, None)? {
         Document::Index(index) => index,

@@ -69,8 +69,10 @@ pub(super) fn push(globals: &Globals, args: &PushArgs) -> anyhow::Result<()> {
     if !globals.quiet {
         say(&pushed, &target);
     }
-    if args.purge {
-        lists.remove(&name)?;
+    if args.purge && !lists.remove_unchanged(&name, &list)? && !globals.quiet {
+        output::message(&format!(
+            "{name} was changed while it was pushed: it stays, push it again"
+        ));
     }
     if args.json {
         return output::json(&pushed);

@@ -88,6 +88,21 @@ impl Lists {
 
     /// Removes a list, whatever state its file is in. Whether there was one.
     pub fn remove(&self, name: &Reference) -> anyhow::Result<bool> {
+        let _locked = self.lock()?;
+        self.unlink(name)
+    }
+
+    /// Removes a list unless it has changed since it was `known`. Whether it is gone.
+    pub fn remove_unchanged(&self, name: &Reference, known: &ManifestList) -> anyhow::Result<bool> {
+        let _locked = self.lock()?;
+        match self.get(name)? {
+            Some(list) if list == *known => self.unlink(name),
+            Some(_) => Ok(false),
+            None => Ok(true),
+        }
+    }
+
+    fn unlink(&self, name: &Reference) -> anyhow::Result<bool> {
         let path = self.path(name);
         match std::fs::remove_file(&path) {
             Ok(()) => Ok(true),
@@ -196,6 +211,11 @@ mod tests {
         }
         let found = lists.get(&name).unwrap().unwrap();
         assert_eq!(found.members[2], member("r.example/m:2"));
+        // What was changed meanwhile stays.
+        let mut known = found.clone();
+        known.members.pop();
+        assert!(!lists.remove_unchanged(&name, &known).unwrap());
+        assert_eq!(lists.get(&name).unwrap().as_ref(), Some(&found));
         // What is refused changes nothing.
         let refused = lists.change(&name, |_| bail!("no"));
         assert_eq!(refused.unwrap_err().to_string(), "no");
