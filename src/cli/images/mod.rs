@@ -185,7 +185,7 @@ fn row(
     no_trunc: bool,
 ) -> Vec<serde_json::Value> {
     let known = images.get(i);
-    let created = images.created(i).map(|created| created.as_second());
+    let created = images.created(i).map(jiff::Timestamp::as_second);
     let used = known.record.as_ref().map(|record| record.last_used);
     let used = used.map(|used| i64::try_from(used).unwrap_or(i64::MAX));
     let size = match sizes.unpacked {
