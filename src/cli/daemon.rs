@@ -73,6 +73,7 @@ pub(super) async fn serve(
         since: SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs()),
+        cache: Some(store.place()),
     };
     let live = Arc::new(Live::new(record, Arc::clone(&store), &opened));
     // Serving goes on without: only `ps` and `status` miss it.

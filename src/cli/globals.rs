@@ -265,7 +265,6 @@ fn parse_pull(text: &str) -> Result<Pull, String> {
 
 /// A runtime for the network, with threads for blocking work beside.
 pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    raise_open_files();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     builder
         .worker_threads(2)
@@ -275,7 +274,7 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// A layer has three files open, and images can have 127 layers: more than the 256 or 1024 that are usual.
-fn raise_open_files() {
+pub(super) fn raise_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = limit
         .maximum

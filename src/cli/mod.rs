@@ -141,6 +141,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         }
     };
     output::start_log(cli.globals.verbose, cli.globals.quiet);
+    globals::raise_open_files();
     match dispatch(cli) {
         Ok(code) => code,
         Err(err) if output::is_broken_pipe(&err) => ExitCode::SUCCESS,

@@ -145,7 +145,7 @@ impl Image {
         store: &Arc<Store>,
         request: &Request,
     ) -> anyhow::Result<(VerifiedDocument, Freshness)> {
-        let (_, (document, _, freshness)) = find(store, request, async |_, source, resolved| {
+        let (name, found) = find(store, request, async |_, source, resolved| {
             let body = if let Some(body) = resolved.body {
                 body
             } else {
@@ -158,7 +158,8 @@ impl Image {
             })
         })
         .await?;
-        Ok((document, freshness))
+        found.record_answer(store, &name).await;
+        Ok((found.made, found.freshness))
     }
 
     /// The manifests that are listed where the reference points to, each with its entry in the list. A single
@@ -167,11 +168,13 @@ impl Image {
         store: &Arc<Store>,
         request: &Request,
     ) -> anyhow::Result<(Vec<(Descriptor, Manifest)>, Freshness)> {
-        let (_, ((_, listed), _, freshness)) = find(store, request, async |_, source, resolved| {
+        let (name, found) = find(store, request, async |_, source, resolved| {
             manifests_of(&**source, resolved).await
         })
         .await?;
-        Ok((listed, freshness))
+        found.record_answer(store, &name).await;
+        let (_, listed) = found.made;
+        Ok((listed, found.freshness))
     }
 
     /// Finds the image. A tag that was asked for is recorded, so that it can be mounted offline.
@@ -213,9 +216,15 @@ impl Image {
             Ok((image, finder))
         })
         .await?;
-        let ((resolved, finder), source, freshness) = found;
+        let Found {
+            made: (resolved, finder),
+            source,
+            freshness,
+            tag,
+        } = found;
         warn(&resolved);
-        store.record_image(&reference.to_string(), &resolved).await;
+        let name = reference.to_string();
+        store.record_image(&name, tag.as_ref(), &resolved).await;
         Ok(Self {
             reference,
             resolved,
@@ -231,10 +240,16 @@ impl Image {
             images_of(&**source, resolved).await
         })
         .await?;
-        let (images, source, freshness) = found;
+        let Found {
+            made: images,
+            source,
+            freshness,
+            tag,
+        } = found;
         images.iter().for_each(warn);
+        let name = reference.to_string();
         for image in &images {
-            store.record_image(&reference.to_string(), image).await;
+            store.record_image(&name, tag.as_ref(), image).await;
         }
         Ok(images
             .into_iter()
@@ -328,7 +343,25 @@ fn warn(image: &ResolvedImage) {
     }
 }
 
-type Found<T> = (T, Arc<dyn BlobSource>, Freshness);
+/// What a request led to.
+struct Found<T> {
+    /// What was made of it.
+    made: T,
+    source: Arc<dyn BlobSource>,
+    freshness: Freshness,
+    /// What the tag points to, if its source said so just now. To be recorded: without that only mounting offline by tag
+    /// is lost.
+    tag: Option<Descriptor>,
+}
+
+impl<T> Found<T> {
+    /// Notes what the tag points to where no image is recorded with it.
+    async fn record_answer(&self, store: &Store, reference: &Reference) {
+        if let Some(tag) = &self.tag {
+            store.record_answer(&reference.to_string(), tag).await;
+        }
+    }
+}
 
 /// Finds the first of the names that the request may mean, and makes something of it with `complete`.
 async fn find<T>(
@@ -383,9 +416,14 @@ async fn find_one<T>(
     };
     let source = cached(source, store, pinned);
     if let Some(record) = unasked {
-        let complete = complete(reference, &source, answer_of(record)).await?;
+        let made = complete(reference, &source, answer_of(record)).await?;
         let checked = record.checked;
-        return Ok((complete, source, Freshness::Unasked { checked }));
+        return Ok(Found {
+            made,
+            source,
+            freshness: Freshness::Unasked { checked },
+            tag: None,
+        });
     }
     let asked = async {
         let resolved = ask(&*source, request.pull, known.as_ref()).await?;
@@ -393,23 +431,25 @@ async fn find_one<T>(
         Ok::<_, SourceError>((complete(reference, &source, resolved).await?, root))
     };
     match (asked.await, &known) {
-        (Ok((complete, root)), _) => {
-            if pinned.is_some() {
-                return Ok((complete, source, Freshness::Pinned));
-            }
-            // Without this record only mounting offline by tag is lost.
-            if let Err(err) = store.record_tag(&name, &root) {
-                tracing::warn!("{err}");
-            }
+        (Ok((made, root)), _) => {
             let checked = SystemTime::now().duration_since(UNIX_EPOCH);
             let checked = checked.map_or(0, |since| since.as_secs());
-            Ok((complete, source, Freshness::Asked { checked }))
+            let (freshness, tag) = match pinned {
+                Some(_) => (Freshness::Pinned, None),
+                None => (Freshness::Asked { checked }, Some(root)),
+            };
+            Ok(Found {
+                made,
+                source,
+                freshness,
+                tag,
+            })
         }
         (Err(err), Some(record)) if request.pull == Pull::Newer && err.is_transient() => {
             // What of it is not here either cannot be had: then the first error is what matters.
             let nowhere = Offline::new(name, None);
             let here = cached(Arc::new(nowhere), store, None);
-            let Ok(complete) = complete(reference, &here, answer_of(record)).await else {
+            let Ok(made) = complete(reference, &here, answer_of(record)).await else {
                 return Err(err.into());
             };
             let Location::Registry { host, .. } = reference.location() else {
@@ -420,7 +460,12 @@ async fn find_one<T>(
                 host: host.clone(),
                 why: err.to_string(),
             };
-            Ok((complete, source, unreachable))
+            Ok(Found {
+                made,
+                source,
+                freshness: unreachable,
+                tag: None,
+            })
         }
         (Err(err), _) => Err(err.into()),
     }

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use crate::store::Store;
+
 /// How often to look whether a process has ended; it takes some ten milliseconds.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -31,6 +33,9 @@ pub struct MountRecord {
     pub manifest: String,
     /// When the mount was ready, in Unix seconds.
     pub since: u64,
+    /// The directory of its cache, links resolved; nothing from versions that did not say it.
+    #[serde(default)]
+    pub cache: Option<String>,
 }
 
 impl MountRecord {
@@ -71,6 +76,12 @@ impl MountRecord {
 }
 
 impl MountRecord {
+    /// Whether it reads this cache, as far as is known.
+    pub fn uses(&self, store: &Store) -> bool {
+        let is_it = |cache: &String| *cache == store.place();
+        self.cache.as_ref().is_none_or(is_it)
+    }
+
     /// Waits until the process has ended, so that its cache is free; says whether it did within `limit`.
     pub fn wait_for_end(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;

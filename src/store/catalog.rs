@@ -7,7 +7,8 @@
 //! ```
 //!
 //! An image is recorded when it is resolved, by tag or digest, and stays known when its tag moves on. A tag names those images
-//! whose manifests are here among what its document lists, so caches from before there were records list by their tags, too.
+//! among what its document lists that were recorded, or whose manifests and configs are here: so caches from before there were
+//! records list by their tags, too.
 //! Listing reads these small documents and looks at the layers' sizes, never at their bytes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -74,11 +75,17 @@ pub struct LayerUse {
 }
 
 impl Store {
-    /// Notes that an image was resolved as `reference`. A cache that cannot be written is no reason to fail.
+    /// Notes that an image was resolved as `reference`, and what that points to, if its source said so. A cache that cannot
+    /// be written is no reason to fail.
     ///
     /// What a removal took away meanwhile, as nobody had recorded it yet, is written again. Of an image that is known this
-    /// looks at four files and writes nothing.
-    pub async fn record_image(&self, reference: &str, image: &ResolvedImage) {
+    /// looks at four files and writes the tag alone.
+    pub async fn record_image(
+        &self,
+        reference: &str,
+        tag: Option<&Descriptor>,
+        image: &ResolvedImage,
+    ) {
         let Some((manifest, lists)) = image.chain.split_last() else {
             return;
         };
@@ -118,27 +125,47 @@ impl Store {
             .map(|document| (self.document_path(&document.descriptor.digest), document))
             .filter(|(path, _)| !path.exists())
             .collect();
-        if !changed && missing.is_empty() {
-            return;
-        }
         let write = || -> Result<(), StoreError> {
             let _lock = lock?;
-            for (path, document) in missing {
-                publish(&path, &document.body)?;
+            if changed || !missing.is_empty() {
+                for (path, document) in missing {
+                    publish(&path, &document.body)?;
+                }
+                let json = serde_json::to_vec_pretty(&record).unwrap_or_default();
+                publish(&self.image_path(&digest), &json)?;
             }
-            let json = serde_json::to_vec_pretty(&record).unwrap_or_default();
-            publish(&self.image_path(&digest), &json)
+            match tag {
+                Some(tag) => self.record_tag(reference, tag),
+                None => Ok(()),
+            }
         };
         if let Err(err) = write() {
             self.caching_failed(&err);
         }
     }
 
-    /// All images that are known here, by digest.
+    /// Notes what `reference` points to, of which no image was made. Waits for a removal that is under way: it would take
+    /// this for what the tag was before.
+    pub async fn record_answer(&self, reference: &str, tag: &Descriptor) {
+        let lock = Locked::share(&self.removal_lock()).await;
+        let recorded = lock.and_then(|_lock| self.record_tag(reference, tag));
+        if let Err(err) = recorded {
+            self.caching_failed(&err);
+        }
+    }
+
+    /// All images that are known here, by digest: those that were recorded, and of what tags lead to, what is here with its
+    /// config. A manifest alone may have been looked at for what it says.
     pub fn images(&self) -> Result<Vec<KnownImage>, StoreError> {
         let mut images: BTreeMap<Digest, KnownImage> = BTreeMap::new();
+        let records = self.image_records()?;
+        let recorded: HashSet<Digest> = records.iter().map(|record| record.manifest).collect();
         for tag in self.tag_records()? {
             for (digest, manifest) in self.images_below(&tag.descriptor.digest)? {
+                let config = self.document_path(&manifest.config.digest);
+                if !recorded.contains(&digest) && !config.exists() {
+                    continue;
+                }
                 let image = images.entry(digest).or_insert_with(|| KnownImage {
                     digest,
                     manifest,
@@ -149,7 +176,7 @@ impl Store {
                 image.tags.push(tag.clone());
             }
         }
-        for record in self.image_records()? {
+        for record in records {
             if let Some(image) = images.get_mut(&record.manifest) {
                 image.record = Some(record);
             } else if let Some(manifest) = self.image_manifest(&record.manifest)? {

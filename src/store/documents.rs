@@ -41,7 +41,8 @@ impl Store {
         Ok(record.filter(|record| record.reference == reference))
     }
 
-    /// Notes what `reference` points to now.
+    /// Notes what `reference` points to now. To be called with the removal lock shared, so that no removal takes it for what
+    /// it knows of the tag.
     pub fn record_tag(&self, reference: &str, descriptor: &Descriptor) -> Result<(), StoreError> {
         let checked = SystemTime::now()
             .duration_since(UNIX_EPOCH)

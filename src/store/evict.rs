@@ -4,6 +4,8 @@
 //! lock); indexes and manifests are small and stay, so an evicted image still mounts at once and fetches what
 //! it reads.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::statvfs;
@@ -103,7 +105,7 @@ impl Store {
         if excess == 0 {
             return Ok(evicted);
         }
-        let mut layers = Vec::new();
+        let mut dirs = Vec::new();
         let mut spans = Vec::new();
         for (slot, dir) in self.layers()? {
             let before = disk_usage(&dir);
@@ -130,26 +132,31 @@ impl Store {
             let marks = layer.marks().map_err(StoreError::io("read", &dir))?;
             for (id, (span, mark)) in table.iter().zip(marks).enumerate() {
                 if mark != 0 {
-                    spans.push((mark, layers.len(), id, span.uncompressed.clone()));
+                    let range = span.uncompressed.clone();
+                    spans.push((mark, dirs.len(), id, range));
                 }
             }
-            layers.push((layer, dir, false));
+            dirs.push(dir);
         }
         spans.sort_by_key(|(mark, layer, id, _)| (*mark, *layer, *id));
-        for (_, number, id, range) in spans {
+        // Layer by layer, as a cache has more of them than a process may have files open.
+        let mut going: BTreeMap<usize, Vec<Unused>> = BTreeMap::new();
+        for (mark, layer, id, range) in spans {
             if excess == 0 {
                 break;
             }
-            let Some((layer, dir, touched)) = layers.get_mut(number) else {
+            excess = excess.saturating_sub(range.end - range.start);
+            let unused = Unused { id, mark, range };
+            going.entry(layer).or_default().push(unused);
+        }
+        for (layer, dir) in dirs.iter().enumerate() {
+            let Some(spans) = going.get(&layer) else {
                 continue;
             };
-            layer
-                .evict(id, &range)
-                .map_err(StoreError::io("free a part of", dir))?;
-            let size = range.end - range.start;
-            excess = excess.saturating_sub(size);
-            evicted.bytes += size;
-            evicted.layers += usize::from(!std::mem::replace(touched, true));
+            let bytes = evict_spans(dir, spans)?;
+            evicted.layers += usize::from(bytes.is_some_and(|bytes| bytes > 0));
+            evicted.in_use += usize::from(bytes.is_none());
+            evicted.bytes += bytes.unwrap_or(0);
         }
         Ok(evicted)
     }
@@ -201,6 +208,31 @@ impl Store {
         layers.sort();
         Ok(layers)
     }
+}
+
+/// A span that was not used for long.
+struct Unused {
+    id: usize,
+    /// When it was used, as its layer noted it.
+    mark: u32,
+    range: Range<u64>,
+}
+
+/// Drops spans of the layer in `dir`, but for those that were used meanwhile. How many bytes that freed; `None` if somebody
+/// uses the layer.
+fn evict_spans(dir: &Path, spans: &[Unused]) -> Result<Option<u64>, StoreError> {
+    let Some(layer) = EvictableLayer::try_open(dir)? else {
+        return Ok(None);
+    };
+    let marks = layer.marks().map_err(StoreError::io("read", dir))?;
+    let mut bytes = 0;
+    for Unused { id, mark, range } in spans {
+        if marks.get(*id) == Some(mark) {
+            (layer.evict(*id, range)).map_err(StoreError::io("free a part of", dir))?;
+            bytes += range.end - range.start;
+        }
+    }
+    Ok(Some(bytes))
 }
 
 pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {

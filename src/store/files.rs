@@ -28,14 +28,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flock};
 
-use super::StoreError;
+use super::{Slot, StoreError};
 use crate::layer::{Hash, Span, SpanDigest};
 
 /// Between two looks at a lock that somebody has. A `flock` that waits could not be given up: a thread in it
 /// would keep the whole program from ending.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks at whether a layer is in use: who has a lock only to look has let it go by then.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
 /// Data that is not complete or not checked yet.
-const NEW_DATA: &str = "data.new";
+pub(super) const NEW_DATA: &str = "data.new";
 /// The blob's start, kept by a pull.
 pub(super) const PARTIAL: &str = "partial";
 /// What is here of the blob of a layer that is being proven, and which bytes that are.
@@ -289,6 +291,34 @@ impl Locked {
         let path = dir.join("lock");
         let lock = if_there(Self::try_take(&path))?.flatten();
         Ok(lock.filter(|lock| is_at(&lock.0, &path)))
+    }
+
+    /// The same, patiently: who only looks whether the layer is in use has it for a moment, too.
+    pub(super) fn try_take_layer_twice(dir: &Path) -> Result<Option<Self>, StoreError> {
+        if let Some(lock) = Self::try_take_layer(dir)? {
+            return Ok(Some(lock));
+        }
+        std::thread::sleep(LOOK_PAUSE);
+        Self::try_take_layer(dir)
+    }
+
+    /// Those of these layers that somebody uses.
+    pub(super) fn in_use(dirs: Vec<(Slot, PathBuf)>) -> Result<Vec<(Slot, PathBuf)>, StoreError> {
+        let look = |dirs: Vec<(Slot, PathBuf)>| {
+            let mut used = Vec::new();
+            for (slot, dir) in dirs {
+                if Self::try_take_layer(&dir)?.is_none() && dir.exists() {
+                    used.push((slot, dir));
+                }
+            }
+            Ok(used)
+        };
+        let used = look(dirs)?;
+        if used.is_empty() {
+            return Ok(used);
+        }
+        std::thread::sleep(LOOK_PAUSE);
+        look(used)
     }
 
     /// Takes the lock together with others who share it. Waits for who has it alone.

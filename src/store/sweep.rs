@@ -16,11 +16,12 @@
 //! name configs and layers. What another process does at the same time is safe because of two locks:
 //!
 //! - `CACHE/v1/lock`. A removal has it alone from looking to step 4. Who resolves an image writes its documents at any time, but
-//!   records it under the shared lock and then looks that its documents are still here. So either the removal sees the record,
+//!   records it and its tag under the shared lock and then looks that its documents are still here. So either the removal sees the record,
 //!   or the record's writer sees what the removal took and writes it again. It is held for disk work only, never for the network.
 //! - `layers/ALGORITHM/SLOT/lock`. Whoever has a layer open, be it a mount, a first contact, a pull or a command, shares it. A layer is
-//!   removed with all of its slots locked alone, or not at all: then it stays, indexes and all, for the next removal. Who waited
-//!   for a lock that was removed meanwhile sees that its file has no name any more, and begins anew (files.rs).
+//!   removed with all of its slots locked alone, or not at all: then it stays, indexes and all, for the next removal. One layer is
+//!   locked at a time, when its turn comes: caches have more of them than a process may have files open. Who waited for a lock that
+//!   was removed meanwhile sees that its file has no name any more, and begins anew (files.rs).
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -29,7 +30,7 @@ use std::time::{Duration, SystemTime};
 
 use super::catalog::blocks;
 use super::evict::list;
-use super::files::{EvictableLayer, Locked, disk_usage};
+use super::files::{Locked, NEW_DATA};
 use super::{KnownImage, Store, StoreError, TagRecord};
 use crate::oci::{Digest, Document};
 
@@ -49,12 +50,25 @@ pub struct Removal<'a> {
 /// What a removal does, in order.
 pub struct Plan<'a> {
     store: &'a Store,
-    /// Released when the last step that needs them is done.
-    locks: Vec<Locked>,
-    steps: Vec<Step>,
+    /// Released when the last step is done.
+    lock: Locked,
+    parts: Vec<Part>,
+    /// What is removed by any of them.
+    removed: HashSet<PathBuf>,
     /// Names in the trash that were taken or looked at.
     discarded: usize,
-    swept: Swept,
+}
+
+/// Steps that are taken together, or not at all.
+#[derive(Default)]
+struct Part {
+    /// Directories of layers that nobody may use meanwhile.
+    locked: Vec<PathBuf>,
+    /// The layer that is gone with it.
+    layer: Option<Digest>,
+    steps: Vec<Step>,
+    /// Disk space that this frees, in bytes.
+    bytes: u64,
 }
 
 /// One name to take away.
@@ -102,13 +116,8 @@ impl Store {
 
     /// The layers that somebody has open: a mount, a first contact, a pull, a command, here or in another process.
     pub fn layers_in_use(&self) -> Result<HashSet<Digest>, StoreError> {
-        let mut in_use = HashSet::new();
-        for (slot, dir) in self.layers()? {
-            if Locked::try_take_layer(&dir)?.is_none() && dir.exists() {
-                in_use.insert(*slot.layer());
-            }
-        }
-        Ok(in_use)
+        let used = Locked::in_use(self.layers()?)?;
+        Ok(used.iter().map(|(slot, _)| *slot.layer()).collect())
     }
 }
 
@@ -134,20 +143,26 @@ impl<'a> Removal<'a> {
         } = self;
         let mut plan = Plan {
             store,
-            locks: vec![lock],
-            steps: Vec::new(),
+            lock,
+            parts: Vec::new(),
+            removed: HashSet::new(),
             discarded: 0,
-            swept: Swept::default(),
         };
+        let mut names = Part::default();
         for tag in &tags {
-            plan.remove(store.tag_path(tag));
+            plan.remove(&mut names, store.tag_path(tag));
         }
         for image in &images {
-            plan.remove(store.image_path(&image.digest));
-            plan.remove(store.document_path(&image.digest));
+            plan.remove(&mut names, store.image_path(&image.digest));
+            plan.remove(&mut names, store.document_path(&image.digest));
         }
+        plan.parts.push(names);
         let marked = store.marked(&tags, &images)?;
-        let scope = (!everything).then(|| below(&images));
+        let scope = if everything {
+            None
+        } else {
+            Some(store.below(&images)?)
+        };
         let in_scope = |digests: fn(&Marked) -> &HashSet<Digest>, digest: &Digest| {
             !digests(&marked).contains(digest)
                 && scope
@@ -155,12 +170,14 @@ impl<'a> Removal<'a> {
                     .is_none_or(|scope| digests(scope).contains(digest))
         };
         plan.add_layers(&|layer| in_scope(|marked| &marked.layers, layer))?;
+        let mut documents = Part::default();
         for (digest, path) in store.files_by_digest("documents")? {
             let goes = in_scope(|marked| &marked.documents, &digest);
             if goes && !store.belongs_to_marked(&digest, &marked) {
-                plan.remove(path);
+                plan.remove(&mut documents, path);
             }
         }
+        plan.parts.push(documents);
         if everything {
             plan.add_unfinished(&marked)?;
         }
@@ -170,32 +187,42 @@ impl<'a> Removal<'a> {
 
 impl Plan<'_> {
     /// The steps.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
+    pub fn steps(&self) -> Vec<Step> {
+        let steps = self.parts.iter().flat_map(|part| &part.steps);
+        steps.cloned().collect()
     }
 
-    /// Takes them, and empties the trash.
+    /// Takes them, but for those of layers that somebody uses, and empties the trash.
     pub fn run(self) -> Result<Swept, StoreError> {
-        for step in &self.steps {
-            step.run()?;
+        let mut swept = Swept::default();
+        for part in &self.parts {
+            let mut locks = Vec::new();
+            for dir in &part.locked {
+                locks.extend(Locked::try_take_layer_twice(dir)?);
+            }
+            if locks.len() < part.locked.len() {
+                swept.in_use += usize::from(part.layer.is_some());
+                continue;
+            }
+            for step in &part.steps {
+                step.run()?;
+            }
+            swept.layers.extend(part.layer);
+            swept.bytes += part.bytes;
         }
-        drop(self.locks);
+        drop(self.lock);
         self.store.empty_trash()?;
-        Ok(self.swept)
+        Ok(swept)
     }
 
-    fn remove(&mut self, path: PathBuf) {
-        let step = Step::Remove(path);
-        if let Step::Remove(path) = &step
-            && path.exists()
-            && !self.steps.contains(&step)
-        {
-            self.swept.bytes += blocks(path);
-            self.steps.push(step);
+    fn remove(&mut self, part: &mut Part, path: PathBuf) {
+        if path.exists() && self.removed.insert(path.clone()) {
+            part.bytes += blocks(&path);
+            part.steps.push(Step::Remove(path));
         }
     }
 
-    /// Layers that go, unless somebody uses them.
+    /// Layers that go, unless somebody uses them then.
     fn add_layers(&mut self, goes: &dyn Fn(&Digest) -> bool) -> Result<(), StoreError> {
         let mut layers: BTreeMap<Digest, (Vec<PathBuf>, Vec<PathBuf>)> = BTreeMap::new();
         for (slot, path) in self.store.index_files()? {
@@ -211,30 +238,26 @@ impl Plan<'_> {
             if !goes(&layer) {
                 continue;
             }
-            let mut locks = Vec::new();
-            for dir in &dirs {
-                locks.extend(Locked::try_take_layer(dir)?);
-            }
-            if locks.len() < dirs.len() {
-                self.swept.in_use += 1;
-                continue;
-            }
-            self.locks.append(&mut locks);
-            self.swept.layers.push(layer);
+            let mut part = Part {
+                locked: dirs.clone(),
+                layer: Some(layer),
+                ..Part::default()
+            };
             for file in files {
-                self.remove(file);
+                self.remove(&mut part, file);
             }
             for dir in dirs {
-                self.discard(dir)?;
+                self.discard(&mut part, dir)?;
             }
+            self.parts.push(part);
         }
         Ok(())
     }
 
-    fn discard(&mut self, dir: PathBuf) -> Result<(), StoreError> {
+    fn discard(&mut self, part: &mut Part, dir: PathBuf) -> Result<(), StoreError> {
         let trash = self.store.trash();
         fs::create_dir_all(&trash).map_err(StoreError::io("create", &trash))?;
-        self.swept.bytes += list(&dir)?.iter().map(|path| blocks(path)).sum::<u64>();
+        part.bytes += list(&dir)?.iter().map(|path| blocks(path)).sum::<u64>();
         // A process of the same number may have been killed and left something.
         let to = loop {
             let to = trash.join(format!("{}-{}", std::process::id(), self.discarded));
@@ -243,12 +266,12 @@ impl Plan<'_> {
                 break to;
             }
         };
-        self.steps.push(Step::Discard { dir, to });
+        part.steps.push(Step::Discard { dir, to });
         Ok(())
     }
 
     /// Records that are damaged or whose image is not here, files that were never moved to their places, and what first
-    /// contacts and pulls that were killed left of layers that stay.
+    /// contacts that were killed left of layers that stay. What a pull or a proof can go on with stays, too.
     fn add_unfinished(&mut self, marked: &Marked) -> Result<(), StoreError> {
         let store = self.store;
         let tags = store.tag_records()?;
@@ -270,6 +293,7 @@ impl Plan<'_> {
         for (_, dir) in store.layers()? {
             files.extend(list(&dir)?);
         }
+        let mut useless = Part::default();
         for path in files {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let is_record = path.extension().is_some_and(|ending| ending == "json")
@@ -278,16 +302,20 @@ impl Plan<'_> {
             let is_useless = is_record && !tags.contains(&path) && !images.contains(&path);
             let is_unfinished = name.starts_with(UNFINISHED_PREFIX) && is_old(&path);
             if is_useless || is_unfinished {
-                self.remove(path);
+                self.remove(&mut useless, path);
             }
         }
+        self.parts.push(useless);
         for (slot, dir) in store.layers()? {
-            if marked.layers.contains(slot.layer()) {
-                let before = disk_usage(&dir);
-                // Opening it so is what takes that away.
-                if EvictableLayer::try_open(&dir)?.is_some() {
-                    self.swept.bytes += before.saturating_sub(disk_usage(&dir));
-                }
+            let new_data = dir.join(NEW_DATA);
+            if marked.layers.contains(slot.layer()) && new_data.exists() {
+                // Who is at it has the layer open.
+                let mut part = Part {
+                    locked: vec![dir],
+                    ..Part::default()
+                };
+                self.remove(&mut part, new_data);
+                self.parts.push(part);
             }
         }
         Ok(())
@@ -341,6 +369,27 @@ impl Store {
         Ok(marked)
     }
 
+    /// What images refer to, and the manifests beside them in their lists: somebody may have looked at those.
+    fn below(&self, images: &[KnownImage]) -> Result<Marked, StoreError> {
+        let mut below = Marked::default();
+        for image in images {
+            below.documents.extend([image.digest, *image.id()]);
+            let via = image.record.iter().flat_map(|record| &record.via);
+            let roots = image.tags.iter().map(|tag| &tag.descriptor.digest);
+            for list in via.chain(roots) {
+                if below.documents.insert(*list)
+                    && let Some(Document::Index(index)) = self.parsed(list)?
+                {
+                    let listed = index.manifests.iter().map(|entry| entry.digest);
+                    below.documents.extend(listed);
+                }
+            }
+            let layers = image.manifest.layers.iter();
+            below.layers.extend(layers.map(|blob| blob.digest));
+        }
+        Ok(below)
+    }
+
     /// Whether a document says that it belongs to one that stays, as artifacts beside an image do.
     fn belongs_to_marked(&self, digest: &Digest, marked: &Marked) -> bool {
         #[derive(serde::Deserialize)]
@@ -368,21 +417,6 @@ impl Store {
         }
         Ok(())
     }
-}
-
-/// What images refer to.
-fn below(images: &[KnownImage]) -> Marked {
-    let mut below = Marked::default();
-    for image in images {
-        below.documents.extend([image.digest, *image.id()]);
-        let via = image.record.iter().flat_map(|record| &record.via);
-        below.documents.extend(via);
-        let roots = image.tags.iter().map(|tag| tag.descriptor.digest);
-        below.documents.extend(roots);
-        let layers = image.manifest.layers.iter();
-        below.layers.extend(layers.map(|blob| blob.digest));
-    }
-    below
 }
 
 fn if_there(result: std::io::Result<()>) -> std::io::Result<()> {

@@ -65,10 +65,17 @@ impl Store {
         Ok(files)
     }
 
+    /// The cache's directory with links resolved, to tell caches apart. Where it is no text it is something near to that.
+    pub fn place(&self) -> String {
+        let dir = self.root.parent().unwrap_or(&self.root);
+        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        dir.to_string_lossy().into_owned()
+    }
+
     /// Whether a process has a layer open: mounts do as long as they last.
     pub fn is_in_use(&self, slot: &Slot) -> Result<bool, StoreError> {
-        let dir = self.layer_dir(slot);
-        Ok(dir.is_dir() && Locked::try_take(&dir.join("lock"))?.is_none())
+        let used = Locked::in_use(vec![(slot.clone(), self.layer_dir(slot))])?;
+        Ok(!used.is_empty())
     }
 
     /// How much of a layer is here; `None` without an index that says it. Must run on the runtime.

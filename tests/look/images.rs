@@ -103,6 +103,42 @@ fn images_are_listed_as_docker_does() {
         .ok();
     assert_eq!(one, format!("{}\n", short(&new)));
     assert_eq!(world.imgfs(&["images", "-q", "absent"]).ok(), "");
+    // As a pattern, with or without a tag.
+    let count = |pattern: &str| {
+        let listed = world.imgfs(&["images", "-q", pattern]).ok();
+        listed.lines().count()
+    };
+    assert_eq!(count(&format!("{host}/r/*")), 3);
+    assert_eq!(count("*/r/n?w"), 2);
+    assert_eq!(count("*/*/*:[12]"), 2);
+    assert_eq!(count("*"), 0, "a star takes no slash");
+    assert_eq!(count("["), 0);
+}
+
+/// Two images of one second are told apart.
+#[test]
+fn before_and_since_compare_all_of_a_time() {
+    let world = World::new();
+    let [first, second] = ["2024-01-02T03:04:05.1Z", "2024-01-02T03:04:05.2Z"]
+        .map(|created| made(created, &json!({}), vec![layer(1, 1000)]));
+    for (tag, image) in [("a", &first), ("b", &second)] {
+        world.registry.put_image("r", tag, image);
+        let reference = world.registry.reference(&format!("r:{tag}"));
+        world.imgfs(&["ls", &reference]).ok();
+    }
+    let list = |filter: &str| {
+        let listed = world.imgfs(&["images", "-q", "--no-trunc", "--filter", filter]);
+        listed.ok().trim().to_owned()
+    };
+    let (first, second) = (
+        format!("sha256:{}", id_of(&first)),
+        format!("sha256:{}", id_of(&second)),
+    );
+    assert_eq!(list(&format!("before={second}")), first);
+    assert_eq!(list(&format!("since={first}")), second);
+    assert_eq!(list(&format!("since={second}")), "");
+    let listed = world.imgfs(&["images", "-q", "--no-trunc"]).ok();
+    assert_eq!(listed, format!("{second}\n{first}\n"), "the newest first");
 }
 
 #[test]

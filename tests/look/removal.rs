@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use imgfs::oci::Digest;
-use imgfs::store::Store;
+use imgfs::store::{Step, Store};
 use serde_json::json;
 
 use super::images::{id_of, layer, made};
 use super::*;
 use crate::listing::file;
-use crate::process::{finish, run, run_with_input, start};
-use crate::world::{IMGFS, kill};
+use crate::process::{finish, run, run_with_input, start, wait_for};
+use crate::support::image::{OCI_INDEX, image_index, write_layout};
+use crate::world::IMGFS;
 
 /// Images over one base, in the cache whole: `r/a:1`, `r/a:same` (the same image), `r/b:1`.
 struct Three {
@@ -378,23 +379,39 @@ fn an_end_after_any_step_leaves_a_usable_cache() {
     assert!(most >= 7, "{most} steps");
 }
 
-/// Killed at moments that nobody chose.
+/// Killed as soon as one of its steps is seen to be done, another one in every round.
 #[test]
 fn a_kill_leaves_a_usable_cache() {
     let three = Three::new();
+    let root = three.world.path("cache");
     let mut killed = 0;
-    for round in 0_u32..24 {
+    for round in 0_usize..24 {
         let arguments: &[&str] = match round % 3 {
             0 => &["rm", "-f", &id_of(&three.a)],
             1 => &["prune", "-af", "--filter", "label=l"],
             _ => &["prune", "-af"],
         };
-        let removing = start(three.world.command(IMGFS).args(arguments));
-        // Further into its life in every round.
-        let wait = std::time::Duration::from_micros(u64::from(round) * 700);
-        std::thread::sleep(wait);
-        kill(removing.child.id(), rustix::process::Signal::KILL);
+        let store = Store::open(&root, u64::MAX).unwrap();
+        let mut removal = store.removal().unwrap();
+        for image in store.images().unwrap() {
+            if round % 3 == 2 || image.id().hex() == id_of(&three.a) {
+                image.tags.iter().for_each(|tag| removal.untag(tag));
+                removal.forget(image);
+            }
+        }
+        let mut places = removal.plan(false).unwrap().steps().to_vec();
+        // After the last one nothing is left to be killed in.
+        places.pop();
+        let (Step::Remove(place) | Step::Discard { dir: place, .. }) =
+            &places[round / 3 % places.len()];
+        assert!(place.exists());
+        let mut removing = start(three.world.command(IMGFS).args(arguments));
+        while place.exists() && removing.child.try_wait().unwrap().is_none() {
+            std::thread::yield_now();
+        }
+        removing.child.kill().unwrap();
         killed += u32::from(finish(removing).code.is_none());
+        assert!(!place.exists());
         if round % 3 < 2 {
             three.reads_offline("r/b:1", &three.b);
         }
@@ -402,6 +419,295 @@ fn a_kill_leaves_a_usable_cache() {
         three.pull();
     }
     assert!(killed > 0, "every one was faster than its end");
+}
+
+/// What somebody opens between the decision and the deed stays.
+#[test]
+fn a_layer_that_is_opened_meanwhile_stays() {
+    let three = Three::new();
+    let store = Store::open(&three.world.path("cache"), u64::MAX).unwrap();
+    let mut removal = store.removal().unwrap();
+    for image in store.images().unwrap() {
+        image.tags.iter().for_each(|tag| removal.untag(tag));
+        removal.forget(image);
+    }
+    let plan = removal.plan(false).unwrap();
+    let top = hex(&three.b.layers[1]);
+    let cache = three.world.cache();
+    let lock = cache.join("layers/sha256").join(&top).join("lock");
+    let lock = std::fs::File::open(lock).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared).unwrap();
+    let swept = plan.run().unwrap();
+    assert_eq!((swept.layers.len(), swept.in_use), (2, 1));
+    assert_eq!(three.layers(), BTreeSet::from([top.clone()]));
+    assert_eq!(
+        names(&cache.join("indexes/sha256")),
+        BTreeSet::from([top.clone()])
+    );
+    // It is said that something stays.
+    three
+        .world
+        .imgfs(&["prune", "-f"])
+        .ok_saying(&["1 layer stays", "somebody uses"]);
+    drop(lock);
+    three.world.imgfs(&["prune", "-f"]).ok();
+    assert_eq!(three.layers(), BTreeSet::new());
+    three.nothing_is_left_over();
+}
+
+/// A digest is one of a repository: in another one it names nothing.
+#[test]
+fn a_digest_of_another_repository_is_not_meant() {
+    let three = Three::new();
+    let digest = Digest::sha256(&three.b.manifest);
+    for name in ["r/a", "r/a:1", "r/nothing", "r/nothing:1"] {
+        let name = format!("{}@{digest}", three.name(name));
+        three
+            .world
+            .imgfs(&["rm", "-f", &name])
+            .ok_saying(&["no image"]);
+        three.world.imgfs(&["rm", &name]).fails(1, &["no image"]);
+    }
+    three.reads_offline("r/b:1", &three.b);
+    // Nor does a tag of another repository go with it that nobody named.
+    three.world.registry.put_image("r/other", "1", &three.b);
+    let other = format!("{}@{digest}", three.name("r/other"));
+    three.world.imgfs(&["ls", &other]).ok();
+    three
+        .world
+        .imgfs(&["rm", &other])
+        .fails(1, &["r/b:1", "-f"]);
+    three.reads_offline("r/b:1", &three.b);
+    let own = format!("{}:1@{digest}", three.name("r/b"));
+    let said = three.world.imgfs(&["rm", &own]).ok();
+    assert!(said.contains(&id_of(&three.b)), "{said}");
+    assert_eq!(three.world.imgfs(&["images", "-q"]).ok().lines().count(), 2);
+}
+
+/// Manifests that somebody looked at are no images: they are not listed, and keep no tag.
+#[test]
+fn manifests_that_were_looked_at_are_no_images() {
+    let world = World::new();
+    let (here, there) = (
+        host_image(vec![layer(1, 1000)]),
+        image("plan9/mips", vec![layer(2, 1000)]),
+    );
+    for (tag, image) in [("h", &here), ("t", &there)] {
+        world.registry.put_image("r", tag, image);
+    }
+    let host = imgfs::source::host_platform().to_string();
+    let list = image_index(&[(&host, &here), ("plan9/mips", &there)]);
+    world.registry.put_manifest("r", "list", OCI_INDEX, list);
+    let reference = world.registry.reference("r:list");
+    world.imgfs(&["ls", &reference]).ok();
+    world.imgfs(&["manifest", "inspect", "-v", &reference]).ok();
+    let listed = world.imgfs(&["images", "-q", "--no-trunc"]).ok();
+    assert_eq!(listed, format!("sha256:{}\n", id_of(&here)));
+    let said = world.imgfs(&["rm", &id_of(&here)]).ok();
+    assert!(said.starts_with("Untagged: "), "{said}");
+    assert_eq!(names(&world.cache().join("refs")), BTreeSet::new());
+    assert_eq!(
+        names(&world.cache().join("documents/sha256")),
+        BTreeSet::new()
+    );
+}
+
+/// A tag that is resolved while a removal of it is under way is known afterwards.
+#[test]
+fn a_tag_that_is_asked_for_during_its_removal_is_kept() {
+    let three = Three::new();
+    let world = &three.world;
+    let newer = made("2022-01-01T00:00:00Z", &json!({}), vec![layer(9, 5000)]);
+    world.registry.put_image("r/b", "1", &newer);
+    let store = Store::open(&world.path("cache"), u64::MAX).unwrap();
+    let mut removal = store.removal().unwrap();
+    for image in store.images().unwrap() {
+        if image.id().hex() == id_of(&three.b) {
+            image.tags.iter().for_each(|tag| removal.untag(tag));
+            removal.forget(image);
+        }
+    }
+    let listing = start(world.command(IMGFS).args(["ls", &three.name("r/b:1")]));
+    // It knows what the tag means, and waits to write that down.
+    let lock = world.cache().join("lock").canonicalize().unwrap();
+    let files = format!("/proc/{}/fd", listing.child.id());
+    wait_for("the lock", || {
+        let files = std::fs::read_dir(&files).unwrap();
+        let mut open = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+        open.any(|file| file == lock)
+    });
+    removal.plan(false).unwrap().run().unwrap();
+    finish(listing).ok();
+    let (listed, id) = (world.imgfs(&["images", "--json"]).ok(), id_of(&newer));
+    let listed = schema::check("images", &listed);
+    let found = listed.as_array().unwrap().iter();
+    let mut tags = found
+        .filter(|image| image["id"] == format!("sha256:{id}"))
+        .map(|image| image["tags"].as_array().unwrap().len());
+    assert_eq!((tags.next(), tags.next()), (Some(1), None));
+}
+
+/// The start of several IDs is a mistake, and not something that is not there.
+#[test]
+fn force_does_not_forgive_what_is_ambiguous() {
+    let three = Three::new();
+    let a = id_of(&three.a);
+    let similar = (0..)
+        .map(|n| {
+            made(
+                "2022-01-01T00:00:00Z",
+                &json!({"n": n.to_string()}),
+                vec![layer(9, 100)],
+            )
+        })
+        .find(|image| id_of(image)[..1] == a[..1])
+        .unwrap();
+    three.world.registry.put_image("r/c", "1", &similar);
+    three.world.imgfs(&["ls", &three.name("r/c:1")]).ok();
+    three
+        .world
+        .imgfs(&["rm", "-f", &a[..12], &a[..1]])
+        .fails(1, &["start of several"]);
+    three.reads_offline("r/b:1", &three.b);
+    // The same one twice is one.
+    let c = format!("sha256:{}", id_of(&similar));
+    three.world.imgfs(&["rm", &c, &c[..20]]).ok();
+}
+
+/// However many layers go, a few files are open.
+#[test]
+fn many_layers_go_with_few_files_open() {
+    let world = World::new();
+    let layers = (0..24).map(|seed| layer(seed, 20_000)).collect();
+    let reference = world.put(&host_image(layers));
+    world.imgfs(&["pull", "-q", &reference]).ok();
+    let imgfs = |arguments: &[&str]| {
+        let script = "ulimit -n 40; exec \"$@\"";
+        let mut command = world.command("sh");
+        run(command.args(["-c", script, "sh", IMGFS]).args(arguments))
+    };
+    imgfs(&["--cache-limit", "1kB", "cache", "evict"]).ok_saying(&["from 24 layers"]);
+    let dir = world.cache().join("layers/sha256");
+    for n in 0..60 {
+        let stray = dir.join(format!("{n:064x}"));
+        std::fs::create_dir(&stray).unwrap();
+        std::fs::write(stray.join("data"), "x").unwrap();
+    }
+    assert_eq!(names(&dir).len(), 84);
+    imgfs(&["prune", "-af"]).ok();
+    assert_eq!(names(&dir), BTreeSet::new());
+}
+
+/// A mount that reads another cache is not in the way.
+#[test]
+fn a_mount_of_another_cache_keeps_nothing() {
+    let Some(world) = World::mounting() else {
+        return;
+    };
+    let three = Three::fill(world);
+    let world = &three.world;
+    let dir = world.mountpoint();
+    let other = world.path("other");
+    let cache = ["--cache-dir", other.to_str().unwrap()];
+    run(world
+        .command(IMGFS)
+        .args(cache)
+        .args(["mount", &three.name("r/b:1")])
+        .arg(&dir))
+    .ok();
+    let mount = world.adopt(dir);
+    let used = run(world
+        .command(IMGFS)
+        .args(cache)
+        .args(["rm", &three.name("r/b:1")]));
+    used.fails(1, &["mounted on", mount.dir.to_str().unwrap()]);
+    let said = world.imgfs(&["rm", &three.name("r/b:1")]).ok();
+    assert!(said.contains(&id_of(&three.b)), "{said}");
+    assert_eq!(mount.read("top").len(), 50_000);
+    mount.end(world);
+}
+
+/// Images that stay keep the part of a download that can go on.
+#[test]
+fn a_download_that_was_broken_off_can_go_on() {
+    let three = Three::new();
+    let layers = three.world.cache().join("layers/sha256");
+    let dir = layers.join(hex(&three.b.layers[0]));
+    for name in ["partial", "blob", "blob.map", "data.new"] {
+        std::fs::write(dir.join(name), noise(1, 5000)).unwrap();
+    }
+    three.world.imgfs(&["prune", "-f"]).ok();
+    let left = names(&dir);
+    for name in ["partial", "blob", "blob.map"] {
+        assert!(left.contains(name), "{left:?}");
+    }
+    assert!(!left.contains("data.new"));
+}
+
+/// Names may have what would do something to a terminal.
+#[test]
+fn names_are_printed_without_control_characters() {
+    let world = World::new();
+    let dir = world.path("a\u{1b}[31mb");
+    std::fs::create_dir_all(&dir).unwrap();
+    let image = host_image(vec![layer(1, 1000)]);
+    write_layout(&dir, &[("one", &image), ("two", &image)]);
+    let name = |tag: &str| format!("oci:{}:{tag}", dir.display());
+    for tag in ["one", "two"] {
+        world.imgfs(&["ls", &name(tag)]).ok();
+    }
+    let id = id_of(&image);
+    let refused = world.imgfs(&["rm", &id]);
+    refused.fails(1, &["\\u{1b}[31mb:one"]);
+    assert!(!refused.stderr.contains('\u{1b}'));
+    let said = world.imgfs(&["rm", &name("one")]).ok();
+    assert!(said.contains("\\u{1b}[31mb:one"), "{said:?}");
+    assert!(!said.contains('\u{1b}'));
+    let said = world.imgfs(&["prune", "-af"]).ok();
+    assert!(said.contains("\\u{1b}[31mb:two"), "{said:?}");
+    assert!(!said.contains('\u{1b}'));
+}
+
+/// A short name that may mean several is never taken for the start of an ID if one of them is here.
+#[test]
+fn an_ambiguous_name_is_no_id() {
+    let world = World::new();
+    let with_start = (0..)
+        .map(|n| {
+            made(
+                "2022-01-01T00:00:00Z",
+                &json!({"n": n.to_string()}),
+                vec![layer(9, 100)],
+            )
+        })
+        .find(|image| id_of(image).starts_with("ab"))
+        .unwrap();
+    let named = made("2020-01-01T00:00:00Z", &json!({}), vec![layer(1, 1000)]);
+    world.registry.put_image("r", "t", &with_start);
+    world.registry.put_image("ab", "latest", &named);
+    for name in ["r:t", "ab:latest"] {
+        world.imgfs(&["ls", &world.registry.reference(name)]).ok();
+    }
+    let configuration = world.path(".config/containers");
+    std::fs::create_dir_all(&configuration).unwrap();
+    std::fs::write(
+        configuration.join("registries.conf"),
+        format!(
+            "unqualified-search-registries = [\"{}\", \"two.example\"]\nshort-name-mode = \"enforcing\"\n",
+            world.registry.host()
+        ),
+    )
+    .unwrap();
+    world
+        .imgfs(&["rm", "ab"])
+        .fails(1, &["may mean", "ab:latest"]);
+    assert_eq!(world.imgfs(&["images", "-q"]).ok().lines().count(), 2);
+    world.imgfs(&["rm", &id_of(&with_start)[..12]]).ok();
+    // Of these nothing is here, whatever they mean.
+    world
+        .imgfs(&["rm", "nothing"])
+        .fails(1, &["no image nothing"]);
+    world.imgfs(&["rm", "-f", "deadbeef"]).ok();
 }
 
 /// Images are resolved and read while others remove all of them again and again: what is read is right.

@@ -74,7 +74,8 @@ const KINDS: [(&str, &str); 4] = [
 pub(super) fn df(globals: &Globals, args: &DfArgs) -> anyhow::Result<()> {
     let store = globals.store()?;
     let images = cached_images(&store)?;
-    let mounts = records()?;
+    let mut mounts = records()?;
+    mounts.retain(|mount| mount.uses(&store));
     let files = store.files()?;
     let in_use = slots_in_use(&store, &files)?;
     let mut report = Report {

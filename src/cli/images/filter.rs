@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use globset::{GlobBuilder, GlobMatcher};
+use jiff::Timestamp;
 
 use super::known::{Images, Name};
 use crate::cli::time;
@@ -30,8 +31,8 @@ pub(super) enum Filter {
 #[derive(Default)]
 pub(super) struct Filters {
     others: Vec<Filter>,
-    before: Vec<i64>,
-    since: Vec<i64>,
+    before: Vec<Timestamp>,
+    since: Vec<Timestamp>,
 }
 
 impl FromStr for Filter {
@@ -61,12 +62,7 @@ impl FromStr for Filter {
                     without: key == "label!",
                 })
             }
-            "reference" => {
-                let pattern = GlobBuilder::new(value).literal_separator(true).build();
-                Ok(Self::Reference(
-                    pattern.map_err(|err| err.to_string())?.compile_matcher(),
-                ))
-            }
+            "reference" => Ok(Self::Reference(pattern(value)?)),
             _ => Err(format!(
                 "unknown filter {key:?}: there are dangling, before, since, until, label, label! and reference"
             )),
@@ -98,7 +94,7 @@ impl Filters {
         let labels = images.labels(i);
         let is_wanted = |filter: &Filter| match filter {
             Filter::Dangling(wanted) => images.get(i).tags.is_empty() == *wanted,
-            Filter::Until(until) => created.is_some_and(|created| created < *until),
+            Filter::Until(until) => created.is_some_and(|created| created.as_second() < *until),
             Filter::Label {
                 key,
                 value,
@@ -133,6 +129,12 @@ impl Filters {
     }
 }
 
+/// A pattern of names, in which a star takes no slash.
+pub(super) fn pattern(text: &str) -> Result<GlobMatcher, String> {
+    let pattern = GlobBuilder::new(text).literal_separator(true).build();
+    Ok(pattern.map_err(|err| err.to_string())?.compile_matcher())
+}
+
 /// A time: so long ago (`24h`, `1h30m`), a date and time, a date, or Unix seconds. In Unix seconds; in UTC where nothing else
 /// is said.
 fn moment(text: &str) -> Result<i64, String> {
@@ -142,8 +144,7 @@ fn moment(text: &str) -> Result<i64, String> {
         let then = now.saturating_sub(age.as_secs());
         return Ok(i64::try_from(then).unwrap_or(i64::MAX));
     }
-    let seconds = text.split('.').next().unwrap_or_default().parse().ok();
-    seconds
+    unix_seconds(text)
         .or_else(|| time::seconds_of(text))
         .or_else(|| time::seconds_of(&format!("{text}Z")))
         .or_else(|| time::seconds_of(&format!("{text}T00:00:00Z")))
@@ -154,24 +155,35 @@ fn moment(text: &str) -> Result<i64, String> {
         })
 }
 
-/// A duration as Go writes it; days besides.
+/// Unix seconds, with or without a part of one.
+fn unix_seconds(text: &str) -> Option<i64> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let is_part = !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    whole.parse().ok().filter(|_| is_part)
+}
+
+/// A duration as Go writes it, with fractions; days besides.
 fn age(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let digits = rest.find(|c| !is_number(c))?;
         let (number, after) = rest.split_at_checked(digits)?;
-        let end = after.find(|c: char| c.is_ascii_digit());
+        let end = after.find(is_number);
         let (unit, next) = after.split_at_checked(end.unwrap_or(after.len()))?;
         let seconds = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 60 * 60,
-            "d" => 24 * 60 * 60,
+            "ns" => 1e-9,
+            "us" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            "d" => 86_400.0,
             _ => return None,
         };
-        let seconds = number.parse::<u64>().ok()?.checked_mul(seconds)?;
-        total = total.checked_add(Duration::from_secs(seconds))?;
+        let seconds = number.parse::<f64>().ok()? * seconds;
+        total = total.checked_add(Duration::try_from_secs_f64(seconds).ok()?)?;
         rest = next;
     }
     (!text.is_empty()).then_some(total)
@@ -193,10 +205,17 @@ mod tests {
         check("2023-11-14T23:13:20+01:00", Some(1_700_000_000));
         check("2023-11-14T22:13:20", Some(1_700_000_000));
         check("2023-11-14", Some(1_699_920_000));
+        check("1.5x", None);
+        check("1700000000.", None);
+        check("1.h5", None);
         check("", None);
         check("soon", None);
         check("3 weeks", None);
         assert_eq!(age("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(age("1.5h"), Some(Duration::from_secs(5400)));
+        assert_eq!(age("1h0.5m250ms"), Some(Duration::from_millis(3_630_250)));
+        assert_eq!(age("1.2.3h"), None);
+        assert_eq!(age(".h"), None);
         assert_eq!(age("2d"), Some(Duration::from_secs(172_800)));
         assert_eq!(age("h"), None);
         assert_eq!(age("99999999999999999999h"), None);

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use anyhow::{Context, bail};
+use globset::GlobMatcher;
+use jiff::Timestamp;
 
 use super::SHORT_ID;
-use crate::cli::time;
 use crate::mount::{MountRecord, records};
 use crate::oci::{Digest, Location, Platform, Reference};
 use crate::source::Options;
-use crate::source::route::candidates;
+use crate::source::route::{RouteError, candidates};
 use crate::store::{KnownImage, LayerUse, Store, TagRecord};
 
 /// All images, and what it takes to judge them.
@@ -25,9 +26,14 @@ pub(super) struct Images {
 pub(super) enum Target {
     /// A tag.
     Tag(Box<TagRecord>),
-    /// Images by their position: of one ID, or those that one digest names.
-    Images(Vec<usize>),
+    /// Images by their position: of one ID, or those that one digest names, with the name that has it.
+    Images(Vec<usize>, Option<Box<Reference>>),
 }
+
+/// Nothing here is called that.
+#[derive(Debug, thiserror::Error)]
+#[error("no image {0} in the cache: `imgfs images` lists what is there")]
+pub(super) struct NotFound(String);
 
 /// What an image is called in a listing.
 pub(super) struct Name {
@@ -130,10 +136,10 @@ impl Images {
         vec![name]
     }
 
-    /// When it was made, in Unix seconds, if that is known.
-    pub(super) fn created(&self, i: usize) -> Option<i64> {
+    /// When it was made, if that is known.
+    pub(super) fn created(&self, i: usize) -> Option<Timestamp> {
         let config = self.get(i).config.as_ref()?;
-        time::seconds_of(config.created.as_deref()?)
+        config.created.as_deref()?.parse().ok()
     }
 
     pub(super) fn platform(&self, i: usize) -> Option<Platform> {
@@ -175,23 +181,25 @@ impl Images {
         sizes
     }
 
-    /// What somebody means: a tag, or images by digest or by the start of an ID.
+    /// What somebody means: a tag, or images by digest or by the start of an ID. [`NotFound`] if that is nothing here.
     pub(super) fn find(&self, text: &str) -> anyhow::Result<Target> {
-        // What is no name may be an ID.
-        let names = candidates(text, &Options::from_env().configuration);
-        let names = names.map_or_else(|_| Vec::new(), |names| names.references);
-        for name in &names {
-            if let Some(digest) = name.digest() {
-                let found = self.by_digest(digest);
-                if !found.is_empty() {
-                    return Ok(Target::Images(found));
-                }
-                continue;
+        let meant = candidates(text, &Options::from_env().configuration);
+        let (names, ambiguous) = match meant {
+            Ok(meant) => (meant.references, None),
+            // What is no name may be an ID.
+            Err(RouteError::Reference(_)) => (Vec::new(), None),
+            // Of an ID nobody can know that it is no name; it is one if none of the names is here.
+            Err(RouteError::Ambiguous { ref names, .. }) => {
+                let names = names.iter().filter_map(|name| name.parse().ok());
+                (names.collect(), meant.err())
             }
-            let full = name.to_string();
-            if let Some(tag) = self.tags.iter().find(|tag| tag.reference == full) {
-                return Ok(Target::Tag(Box::new(tag.clone())));
-            }
+            Err(err) => return Err(err.into()),
+        };
+        if let Some(target) = names.iter().find_map(|name| self.named(name)) {
+            return match ambiguous {
+                Some(err) => Err(err.into()),
+                None => Ok(target),
+            };
         }
         let prefix = text
             .strip_prefix("sha256:")
@@ -216,25 +224,44 @@ impl Images {
                 );
             }
             if !found.is_empty() {
-                return Ok(Target::Images(found));
+                return Ok(Target::Images(found, None));
             }
         }
-        bail!("no image {text} in the cache: `imgfs images` lists what is there")
+        Err(NotFound(text.to_owned()).into())
+    }
+
+    /// What a name in full means here.
+    fn named(&self, name: &Reference) -> Option<Target> {
+        if let Some(digest) = name.digest() {
+            let found = self.by_digest(name, digest);
+            let target = || Target::Images(found.clone(), Some(Box::new(name.clone())));
+            return (!found.is_empty()).then(target);
+        }
+        let full = name.to_string();
+        let tag = self.tags.iter().find(|tag| tag.reference == full)?;
+        Some(Target::Tag(Box::new(tag.clone())))
     }
 
     /// One image of those that somebody means.
     pub(super) fn find_one(&self, text: &str) -> anyhow::Result<usize> {
         let found = match self.find(text)? {
-            Target::Images(found) => found,
+            Target::Images(found, _) => found,
             Target::Tag(tag) => self.of_tag(&tag),
         };
         let first = found.first().copied();
         first.with_context(|| format!("nothing of {text} is in the cache"))
     }
 
-    fn by_digest(&self, digest: &Digest) -> Vec<usize> {
-        let is_named = |i: &usize| self.get(*i).id() == digest || self.digests(*i).contains(digest);
-        self.all().filter(is_named).collect()
+    /// Those with this digest that are known from the repository that `name` has, too.
+    fn by_digest(&self, name: &Reference, digest: &Digest) -> Vec<usize> {
+        let is_it = |i: &usize| self.get(*i).id() == digest || self.digests(*i).contains(digest);
+        let is_there = |i: &usize| {
+            let image = self.get(*i);
+            let tags = image.tags.iter().map(|tag| &tag.reference);
+            let asked = image.record.iter().flat_map(|record| &record.references);
+            tags.chain(asked).any(|known| is_beside(known, name))
+        };
+        self.all().filter(is_it).filter(is_there).collect()
     }
 
     /// Those of its manifest and of the lists that it is in.
@@ -301,9 +328,22 @@ impl Name {
         forms
     }
 
-    /// Whether it is what somebody means by a repository, with or without a tag.
-    pub(super) fn is_below(&self, wanted: &str) -> bool {
-        self.forms().iter().any(|form| form == wanted)
+    /// Whether it is what somebody means by a repository, with or without a tag, or by a pattern.
+    pub(super) fn is_below(&self, wanted: &str, pattern: Option<&GlobMatcher>) -> bool {
+        let is_it =
+            |form: &String| form == wanted || pattern.is_some_and(|pattern| pattern.is_match(form));
+        self.forms().iter().any(is_it)
+    }
+}
+
+/// Whether a reference as it is written down is one of the repository, or layout, that `name` is of.
+pub(super) fn is_beside(known: &str, name: &Reference) -> bool {
+    let Ok(known) = known.parse::<Reference>() else {
+        return false;
+    };
+    match (known.location(), name.location()) {
+        (Location::OciLayout { dir, .. }, Location::OciLayout { dir: other, .. }) => dir == other,
+        _ => known.repository().is_some() && known.repository() == name.repository(),
     }
 }
 
@@ -316,8 +356,10 @@ impl Sizes {
 
 impl Users {
     pub(super) fn load(store: &Store) -> anyhow::Result<Self> {
+        let mut mounts = records()?;
+        mounts.retain(|mount| mount.uses(store));
         Ok(Self {
-            mounts: records()?,
+            mounts,
             layers: store.layers_in_use()?,
         })
     }

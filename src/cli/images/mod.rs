@@ -12,7 +12,7 @@ use super::format::{Field, Format, Listing};
 use super::globals::Globals;
 use super::{output, time};
 use crate::source::host_platform;
-use filter::{Filter, Filters};
+use filter::{Filter, Filters, pattern};
 use known::{Images, Name, Sizes};
 
 pub(super) use prune::{PruneArgs, prune};
@@ -44,7 +44,7 @@ Examples:
   imgfs images --format '{{.Repository}}:{{.Tag}} {{.Size}}'
   imgfs images --size --filter 'reference=ghcr.io/*/tool:1.*'")]
 pub(super) struct ImagesArgs {
-    /// Only this repository, or this tag of it
+    /// Only this repository, or this tag of it; or those of a pattern: 'ghcr.io/*/tool'
     #[arg(value_name = "REPOSITORY[:TAG]")]
     name: Option<String>,
     /// There are no intermediate images to show: for those who are used to it
@@ -123,11 +123,13 @@ pub(super) fn images(globals: &Globals, args: &ImagesArgs) -> anyhow::Result<()>
     let store = globals.store()?;
     let images = Images::load(&store)?;
     let filters = Filters::new(&args.filter, &images)?;
+    // What is no pattern may be a name all the same: directories have any.
+    let pattern = args.name.as_deref().and_then(|name| pattern(name).ok());
     let mut shown: Vec<(usize, Vec<Name>)> = Vec::new();
     for i in images.newest_first() {
         let mut names = images.names(i);
         if let Some(wanted) = &args.name {
-            names.retain(|name| name.is_below(wanted));
+            names.retain(|name| name.is_below(wanted, pattern.as_ref()));
         }
         names.retain(|name| filters.take_name(name));
         if !names.is_empty() && filters.take(&images, i) {
@@ -183,7 +185,7 @@ fn row(
     no_trunc: bool,
 ) -> Vec<serde_json::Value> {
     let known = images.get(i);
-    let created = images.created(i);
+    let created = images.created(i).map(jiff::Timestamp::as_second);
     let used = known.record.as_ref().map(|record| record.last_used);
     let used = used.map(|used| i64::try_from(used).unwrap_or(i64::MAX));
     let size = match sizes.unpacked {

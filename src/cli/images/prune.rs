@@ -76,7 +76,9 @@ pub(in crate::cli) fn prune(globals: &Globals, args: &PruneArgs) -> anyhow::Resu
         text = format!("Deleted Images:\n{text}\n");
     }
     let reclaimed = output::size(removed.reclaimed);
-    output::bytes(format!("{text}Total reclaimed space: {reclaimed}\n").as_bytes())
+    output::bytes(format!("{text}Total reclaimed space: {reclaimed}\n").as_bytes())?;
+    removed.say_what_stays(globals.quiet);
+    Ok(())
 }
 
 /// Asks, as Docker does: whoever is not there to answer does not want it.

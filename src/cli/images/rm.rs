@@ -7,7 +7,7 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::known::{Images, Target, Users};
+use super::known::{Images, NotFound, Target, Users, is_beside};
 use crate::cli::globals::Globals;
 use crate::cli::output;
 use crate::store::{Removal, Store, Swept, TagRecord};
@@ -63,27 +63,27 @@ pub(in crate::cli) fn rm(globals: &Globals, args: &RmArgs) -> anyhow::Result<Exi
     let images = Images::load(&store)?;
     let users = Users::load(&store)?;
     let mut gone = Gone::default();
-    let mut failed = false;
+    let mut problems = Vec::new();
     for text in &args.images {
-        match images.find(text) {
-            Err(_) if args.force && gone.has_named(&images, text) => {}
-            Err(err) => {
-                output::error(&err);
-                failed |= !args.force;
-            }
-            Ok(target) => {
-                if let Err(err) = gone.add(&images, &users, text, target, args.force) {
-                    output::error(&err);
-                    failed = true;
-                }
-            }
-        }
+        let target = images.find(text);
+        let added = target.and_then(|target| gone.add(&images, &users, text, target, args.force));
+        problems.extend(added.err());
     }
-    let removed = gone.remove(&store, removal, &images, false)?;
+    let failed = problems
+        .iter()
+        .any(|problem| !args.force || !problem.is::<NotFound>());
+    let removed = gone.remove(&store, removal, &images, false);
+    // Who reads them may be slow, and until now nobody could record an image.
+    for problem in problems {
+        let text = output::error_text(&problem);
+        output::message(&format!("imgfs: {}", output::printable(text.as_bytes())));
+    }
+    let removed = removed?;
     if args.json {
         output::json(&removed)?;
     } else {
         output::bytes(removed.lines("Untagged", "Deleted").as_bytes())?;
+        removed.say_what_stays(globals.quiet);
     }
     Ok(if failed {
         ExitCode::FAILURE
@@ -114,7 +114,7 @@ impl Gone {
                 let going: Vec<usize> = named.into_iter().filter(is_last).collect();
                 (vec![*tag], going)
             }
-            Target::Images(named) => {
+            Target::Images(named, name) => {
                 let mut tags: Vec<&TagRecord> = (named.iter())
                     .flat_map(|i| &images.get(*i).tags)
                     .filter(|tag| !self.tags.contains(&tag.reference))
@@ -126,6 +126,14 @@ impl Gone {
                     bail!(
                         "{text} has several tags: {}: remove those, or all of it with -f",
                         names.join(", ")
+                    );
+                }
+                if let (Some(name), [tag], false) = (name, &tags[..], force)
+                    && !is_beside(&tag.reference, &name)
+                {
+                    bail!(
+                        "{text} has a tag of another repository: {}: remove that, or all of it with -f",
+                        tag.reference
                     );
                 }
                 // A tag stays as long as it names another image.
@@ -177,12 +185,6 @@ impl Gone {
         }
     }
 
-    /// Whether that went already under another name.
-    fn has_named(&self, images: &Images, text: &str) -> bool {
-        let ids = self.images.iter().map(|i| images.get(*i).id().hex());
-        ids.into_iter().any(|id| id.starts_with(text))
-    }
-
     /// Does it.
     pub(super) fn remove(
         self,
@@ -216,10 +218,23 @@ impl Gone {
 impl Removed {
     /// As Docker says it: a line for each.
     pub(super) fn lines(&self, untagged: &str, deleted: &str) -> String {
-        let untagged = (self.untagged.iter()).map(|name| format!("{untagged}: {name}\n"));
+        let name = |name: &String| output::printable(name.as_bytes());
+        let untagged = (self.untagged.iter()).map(|one| format!("{untagged}: {}\n", name(one)));
         let gone = self.images.iter().chain(&self.layers);
         let deleted = gone.map(|digest| format!("{deleted}: {digest}\n"));
         untagged.chain(deleted).collect()
+    }
+
+    /// That what somebody uses is still there.
+    pub(super) fn say_what_stays(&self, quiet: bool) {
+        match self.in_use {
+            _ if quiet => {}
+            0 => {}
+            1 => output::message("1 layer stays that no image needs: somebody uses it"),
+            count => output::message(&format!(
+                "{count} layers stay that no image needs: somebody uses them"
+            )),
+        }
     }
 }
 
