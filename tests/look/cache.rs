@@ -302,19 +302,173 @@ fn checking_is_no_use() {
     }
 }
 
+/// Where a layer of an image is.
+fn layer_dir(world: &World, layer: &Layer) -> PathBuf {
+    let digest = imgfs::oci::Digest::sha256(&layer.blob);
+    world.cache().join("layers/sha256").join(digest.hex())
+}
+
+fn diff_id(layer: &Layer) -> String {
+    imgfs::oci::Digest::sha256(&layer.tar).to_string()
+}
+
 /// A noted DiffId that is damaged would make the next mount refuse a right layer.
 #[test]
-fn a_diff_id_that_no_config_names_is_dropped() {
-    let (world, reference, _) = pulled();
-    let layer = files(&world.cache(), "/data")[0]
-        .parent()
-        .unwrap()
-        .to_owned();
-    std::fs::write(layer.join("diff_id"), format!("sha256:{}", "0".repeat(64))).unwrap();
+fn a_noted_diff_id_that_is_wrong_is_computed_anew() {
+    let (world, reference, image) = pulled();
+    let noted = layer_dir(&world, &image.layers[0]).join("diff_id");
+    std::fs::write(&noted, format!("sha256:{}", "0".repeat(64))).unwrap();
     let report = verify(&world, &[], 0);
     assert_eq!(damage(&report), counts(&[("diff_id", "repaired", 1)]));
-    assert!(!layer.join("diff_id").exists());
+    assert_eq!(
+        std::fs::read_to_string(&noted).unwrap(),
+        diff_id(&image.layers[0])
+    );
+    is_all_right(&world);
     reads_right_offline(&world, &reference);
+}
+
+/// Of a layer that is not all here nobody can tell whether the note is right.
+#[test]
+fn a_noted_diff_id_stays_while_it_cannot_be_computed() {
+    let (world, reference, image) = pulled();
+    let noted = layer_dir(&world, &image.layers[0]).join("diff_id");
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    std::fs::write(&noted, &wrong).unwrap();
+    world.evict();
+    let report = verify(&world, &[], 1);
+    assert_eq!(damage(&report), counts(&[("diff_id", "kept", 1)]));
+    assert_eq!(std::fs::read_to_string(&noted).unwrap(), wrong);
+    assert_eq!(world.registry.log(), [""; 0]);
+    world.imgfs(&["pull", "-q", &reference]).ok();
+    let report = verify(&world, &[], 0);
+    assert_eq!(damage(&report), counts(&[("diff_id", "repaired", 1)]));
+}
+
+/// What a mount found out about an image that lies stays known: the next one refuses the layer, too.
+#[test]
+fn a_config_that_contradicts_its_layer_is_reported_and_not_repaired() {
+    let world = World::new();
+    let mut layer = gzip(&[file("lie", noise(7, 1_500_000))]);
+    let right = diff_id(&layer);
+    layer.tar = tar_of(&[file("lie", "another")]);
+    let claimed = diff_id(&layer);
+    let image = host_image(vec![layer]);
+    let reference = world.put(&image);
+    world.imgfs(&["pull", "-q", &reference]).ok();
+    let noted = layer_dir(&world, &image.layers[0]).join("diff_id");
+    // As mounts do.
+    std::fs::write(&noted, &right).unwrap();
+    world.registry.forget_requests();
+    for arguments in [&[][..], &["--offline"], &[&reference]] {
+        let report = verify(&world, arguments, 1);
+        assert_eq!(damage(&report), counts(&[("diff_id", "kept", 1)]));
+        assert_eq!(report["all_right"], false);
+        let reason = report["damage"][0]["reason"].as_str().unwrap();
+        for said in [&right, &claimed, &reference] {
+            assert!(reason.contains(said), "{reason}");
+        }
+        assert_eq!(std::fs::read_to_string(&noted).unwrap(), right);
+    }
+    assert_eq!(world.registry.log(), [""; 0]);
+    let outcome = world.imgfs(&["cache", "verify"]);
+    outcome.fails(1, &[]);
+    let said = String::from_utf8(outcome.stdout).unwrap();
+    assert!(said.contains("1 damaged, 0 repaired, 1 kept"), "{said}");
+}
+
+/// A document's state says nothing about the names that point to it.
+#[test]
+fn a_name_stays_what_it_is_when_its_document_is_lost() {
+    let (world, reference, image) = pulled();
+    let other = host_image(vec![gzip(&[file("other", "other\n")])]);
+    // The tag moves on, which is none of our business.
+    world.put(&other);
+    let manifest = imgfs::oci::Digest::sha256(&image.manifest);
+    let document = world
+        .cache()
+        .join("documents/sha256")
+        .join(manifest.hex());
+    let name = files(&world.cache().join("refs"), ".json")[0].clone();
+    let before = std::fs::read(&name).unwrap();
+    let lose: [&dyn Fn(); 3] = [
+        &|| std::fs::remove_file(&document).unwrap(),
+        &|| std::fs::write(&document, &image.manifest[..20]).unwrap(),
+        &|| std::fs::write(&document, b"").unwrap(),
+    ];
+    for (round, lose) in lose.iter().enumerate() {
+        lose();
+        let report = verify(&world, &["--offline"], 1);
+        assert_eq!(
+            damage(&report),
+            counts(&[("document", "dropped", 1)]),
+            "{round}"
+        );
+        assert!(std::fs::read(&name).unwrap() == before, "{round}");
+        // Nor when nobody has it any more.
+        world.registry.fault_always(
+            crate::support::registry::On::Manifest,
+            crate::support::registry::Fault::Status(404),
+        );
+        verify(&world, &[], 1);
+        assert!(std::fs::read(&name).unwrap() == before, "{round}");
+        world.registry.clear_faults();
+        if round > 0 {
+            lose();
+        }
+        world.registry.forget_requests();
+        let only = [reference.as_str()];
+        let report = verify(&world, &only[..round % 2], 0);
+        assert_eq!(
+            damage(&report),
+            counts(&[("document", "repaired", 1)]),
+            "{round}"
+        );
+        assert_eq!(report["bytes_fetched"], image.manifest.len() as u64);
+        let mut asked = world.registry.requests().into_iter();
+        let digest = manifest.to_string();
+        assert!(asked.all(|seen| seen.path.ends_with(&digest)), "{round}");
+        assert!(std::fs::read(&name).unwrap() == before, "{round}");
+        is_all_right(&world);
+        reads_right_offline(&world, &reference);
+    }
+}
+
+/// What a name says of its document's size is less sure than the document.
+#[test]
+fn a_wrong_size_in_a_name_is_put_right() {
+    let (world, reference, image) = pulled();
+    let name = files(&world.cache().join("refs"), ".json")[0].clone();
+    let before = std::fs::read_to_string(&name).unwrap();
+    let size = image.manifest.len().to_string();
+    let wrong = before.replace(&size, "77");
+    assert_ne!(wrong, before);
+    std::fs::write(&name, wrong).unwrap();
+    let report = verify(&world, &["--offline"], 0);
+    assert_eq!(damage(&report), counts(&[("name", "repaired", 1)]));
+    assert_eq!(std::fs::read_to_string(&name).unwrap(), before);
+    reads_right_offline(&world, &reference);
+}
+
+#[test]
+fn an_image_without_tag_is_repaired() {
+    let (world, reference, image) = pulled();
+    let other = host_image(vec![gzip(&[file("other", "other\n")])]);
+    world.put(&other);
+    world.imgfs(&["pull", "-q", &reference]).ok();
+    for document in [&image.manifest, &image.blobs[0]] {
+        let digest = imgfs::oci::Digest::sha256(document);
+        let path = world.cache().join("documents/sha256").join(digest.hex());
+        flip(&path, 40);
+    }
+    flip(&layer_dir(&world, &image.layers[0]).join("data"), 1000);
+    let report = verify(&world, &[], 0);
+    let expected = [("data", "repaired", 1), ("document", "repaired", 2)];
+    assert_eq!(damage(&report), counts(&expected), "{report}");
+    is_all_right(&world);
+    let pinned = reference.rsplit_once(':').unwrap().0;
+    let manifest = imgfs::oci::Digest::sha256(&image.manifest);
+    reads_right_offline(&world, &format!("{pinned}@{manifest}"));
 }
 
 #[test]
