@@ -42,8 +42,10 @@ pub struct CachedLayer {
 pub fn cached_names(store: &Store) -> Result<Vec<(Reference, Descriptor)>, StoreError> {
     let (mut names, mut tagged) = (Vec::new(), HashSet::new());
     for record in store.tag_records()? {
-        let images = store.images_below(&record.descriptor.digest)?;
-        tagged.extend(images.into_iter().map(|(digest, _)| digest));
+        // A document that the disk does not give is as good as none.
+        let images = store.images_below(&record.descriptor.digest);
+        let images = images.unwrap_or_default().into_iter();
+        tagged.extend(images.map(|(digest, _)| digest));
         if let Ok(reference) = record.reference.parse() {
             names.push((reference, record.descriptor));
         }
@@ -63,7 +65,7 @@ pub fn cached_names(store: &Store) -> Result<Vec<(Reference, Descriptor)>, Store
 pub fn cached_images(store: &Store) -> Result<Vec<CachedImage>, StoreError> {
     let mut images = Vec::new();
     for (reference, root) in cached_names(store)? {
-        images.extend(cached_images_of(store, &reference, &root)?);
+        images.extend(cached_images_of(store, &reference, &root));
     }
     Ok(images)
 }
@@ -73,18 +75,18 @@ pub fn cached_images_of(
     store: &Store,
     reference: &Reference,
     root: &Descriptor,
-) -> Result<Vec<CachedImage>, StoreError> {
+) -> Vec<CachedImage> {
     let mut images = Vec::new();
     let mut pending = vec![vec![root.clone()]];
     while let Some(chain) = pending.pop() {
         let Some(last) = chain.last() else { continue };
-        let Some(body) = store.document(&last.digest)? else {
+        let Ok(Some(body)) = store.document(&last.digest) else {
             continue;
         };
         let declared = (!last.media_type.is_empty()).then_some(last.media_type.as_str());
         match Document::parse(&body, declared) {
             Ok(Document::Manifest(manifest)) => {
-                let config = store.document(&manifest.config.digest)?;
+                let config = store.document(&manifest.config.digest).ok().flatten();
                 let config =
                     config.and_then(|body| ImageConfig::parse(&body, manifest.layers.len()).ok());
                 images.push(CachedImage {
@@ -110,7 +112,7 @@ pub fn cached_images_of(
             Ok(Document::Index(_)) | Err(_) => {}
         }
     }
-    Ok(images)
+    images
 }
 
 /// The images in the cache that these names mean.
@@ -122,7 +124,7 @@ pub fn find_cached(store: &Store, references: &[Reference]) -> anyhow::Result<Ve
             None => (store.tag_record(&reference.to_string())?).map(|record| record.descriptor),
         };
         if let Some(root) = root {
-            found.extend(cached_images_of(store, reference, &root)?);
+            found.extend(cached_images_of(store, reference, &root));
         }
     }
     (!found.is_empty())

@@ -224,10 +224,7 @@ impl Store {
     }
 
     /// The images, of those whose manifests are here, that a document is or lists.
-    pub fn images_below(
-        &self,
-        root: &Digest,
-    ) -> Result<Vec<(Digest, Manifest)>, StoreError> {
+    pub fn images_below(&self, root: &Digest) -> Result<Vec<(Digest, Manifest)>, StoreError> {
         let mut images = Vec::new();
         let mut seen = HashSet::new();
         let mut pending = vec![(*root, 0)];

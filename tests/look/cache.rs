@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::listing::{dir, file, noise};
-use crate::process::{Outcome, run};
+use crate::process::{Outcome, run, wait_for};
 use crate::support::image::{OCI_INDEX, image_index, zstd_layer};
 use crate::world::IMGFS;
 
@@ -385,10 +385,7 @@ fn a_name_stays_what_it_is_when_its_document_is_lost() {
     // The tag moves on, which is none of our business.
     world.put(&other);
     let manifest = imgfs::oci::Digest::sha256(&image.manifest);
-    let document = world
-        .cache()
-        .join("documents/sha256")
-        .join(manifest.hex());
+    let document = world.cache().join("documents/sha256").join(manifest.hex());
     let name = files(&world.cache().join("refs"), ".json")[0].clone();
     let before = std::fs::read(&name).unwrap();
     let lose: [&dyn Fn(); 3] = [
@@ -471,6 +468,118 @@ fn an_image_without_tag_is_repaired() {
     reads_right_offline(&world, &format!("{pinned}@{manifest}"));
 }
 
+/// The record of the only image.
+fn image_record(world: &World) -> PathBuf {
+    let records = files(&world.cache().join("images"), ".json");
+    assert_eq!(records.len(), 1);
+    records[0].clone()
+}
+
+#[test]
+fn the_record_of_an_image_is_made_anew() {
+    let (world, reference, image) = pulled();
+    let record = image_record(&world);
+    let right: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    let config = right["config"].as_str().unwrap();
+    let other = format!("sha256:{}", "1".repeat(64));
+    let text = std::fs::read_to_string(&record).unwrap();
+    // Not JSON, another image's, another config.
+    for wrong in [
+        text.replacen('{', "[", 1),
+        text.replace(right["manifest"].as_str().unwrap(), &other),
+        text.replace(config, &other),
+    ] {
+        std::fs::write(&record, wrong).unwrap();
+        let report = verify(&world, &["--offline"], 0);
+        assert_eq!(damage(&report), counts(&[("image", "repaired", 1)]));
+        assert_eq!(report["images"]["count"], 1);
+        let found: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+        for field in ["manifest", "config", "via", "references"] {
+            assert_eq!(found[field], right[field], "{field}");
+        }
+        is_all_right(&world);
+    }
+    // Without its manifest, which is fetched from where the record still says.
+    std::fs::write(&record, text.replacen('{', "[", 1)).unwrap();
+    std::fs::remove_file(&files(&world.cache().join("refs"), ".json")[0]).unwrap();
+    let manifest = imgfs::oci::Digest::sha256(&image.manifest).hex();
+    flip(&world.cache().join("documents/sha256").join(manifest), 9);
+    let report = verify(&world, &["--offline"], 1);
+    let expected = [("document", "dropped", 1), ("image", "kept", 1)];
+    assert_eq!(damage(&report), counts(&expected));
+    let report = verify(&world, &[], 0);
+    let expected = [("document", "repaired", 1), ("image", "repaired", 1)];
+    assert_eq!(damage(&report), counts(&expected));
+    is_all_right(&world);
+    let found: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    assert_eq!(found["references"], serde_json::json!([reference]));
+}
+
+#[test]
+fn the_record_of_an_image_of_a_list_says_so_again() {
+    let world = World::new();
+    let here = layered();
+    world.put(&here);
+    let host = imgfs::source::host_platform().to_string();
+    let list = image_index(&[(&host, &here)]);
+    let list = world.registry.put_manifest("r", "list", OCI_INDEX, list);
+    let reference = world.registry.reference("r:list");
+    world.imgfs(&["pull", "-q", &reference]).ok();
+    let record = image_record(&world);
+    // Nothing of it is left.
+    std::fs::write(&record, "").unwrap();
+    let report = verify(&world, &[&reference, "--offline"], 0);
+    assert_eq!(damage(&report), counts(&[("image", "repaired", 1)]));
+    let found: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    assert_eq!(found["via"], serde_json::json!([list.digest]));
+    assert_eq!(found["references"], serde_json::json!([reference]));
+}
+
+/// What is damaged at the root, or cannot even be read, keeps nothing else from being checked and reported.
+#[test]
+fn one_trouble_does_not_hide_the_others() {
+    let (world, reference, image) = pulled();
+    let manifest = imgfs::oci::Digest::sha256(&image.manifest).hex();
+    let manifest = world.cache().join("documents/sha256").join(manifest);
+    flip(&manifest, 9);
+    let report = verify(&world, &["--offline", &reference], 1);
+    assert_eq!(damage(&report), counts(&[("document", "dropped", 1)]));
+    assert!(!manifest.exists());
+    // A directory can be opened, and not read.
+    let unreadable = files(&world.cache().join("indexes"), "")[0].clone();
+    let hex = unreadable.file_name().unwrap().to_str().unwrap().to_owned();
+    std::fs::remove_file(&unreadable).unwrap();
+    std::fs::create_dir(&unreadable).unwrap();
+    let config = imgfs::oci::Digest::sha256(&image.blobs[0]).hex();
+    let config = world.cache().join("documents/sha256").join(config);
+    std::fs::remove_file(&config).unwrap();
+    std::fs::create_dir(&config).unwrap();
+    for layer in &image.layers {
+        let data = layer_dir(&world, layer).join("data");
+        flip(&data, 1);
+    }
+    let report = verify(&world, &[&reference], 1);
+    let expected = [
+        ("data", "repaired", 2),
+        ("document", "kept", 1),
+        ("document", "repaired", 1),
+        ("index", "kept", 1),
+    ];
+    assert_eq!(damage(&report), counts(&expected), "{report}");
+    let kept = report["damage"].as_array().unwrap().iter();
+    let kept = kept.filter(|one| one["kind"] == "index").next().unwrap();
+    assert!(kept["name"].as_str().unwrap().ends_with(&hex), "{kept}");
+    assert!(
+        kept["reason"].as_str().unwrap().contains("directory"),
+        "{kept}"
+    );
+    assert!(unreadable.is_dir() && config.is_dir(), "nothing is dropped");
+    std::fs::remove_dir(&unreadable).unwrap();
+    std::fs::remove_dir(&config).unwrap();
+    let report = verify(&world, &[&reference], 0);
+    assert_eq!(damage(&report), counts(&[("document", "repaired", 1)]));
+}
+
 #[test]
 fn layers_of_other_platforms_are_repaired_from_their_list() {
     let world = World::new();
@@ -508,6 +617,12 @@ fn a_mounted_image_is_checked_and_repaired_in_place() {
     world.imgfs(&["pull", "-q", &reference]).ok();
     let mount = world.mount(&reference, &[]);
     assert_eq!(mount.text("top"), "top\n");
+    // A mount that still computes them would note what it reads between here and the repair.
+    wait_for("the diff_ids", || {
+        let status = world.status(&mount);
+        let mut layers = status["layers"].as_array().unwrap().iter();
+        layers.all(|layer| layer["diff_id"] == "ok")
+    });
     let data = files(&world.cache(), "/data");
     let before: Vec<Vec<u8>> = data
         .iter()

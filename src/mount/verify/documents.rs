@@ -45,11 +45,6 @@ impl Check<'_> {
                 }
                 (Some(record.reference), Some(damage))
             }
-            NameCheck::Unreadable { file, error } => {
-                let mut damage = name_damage(format!("refs/{file}"), "it cannot be read");
-                damage.kept(&error.into());
-                (None, Some(damage))
-            }
             NameCheck::Damaged { file, reference } => {
                 if reference.as_ref().is_some_and(|name| !self.is_meant(name)) {
                     return;
@@ -122,7 +117,7 @@ impl Check<'_> {
             self.want(&digest, &mut walk);
         }
         for (reference, root) in roots {
-            self.walk(&reference, root, &mut walk).await?;
+            self.walk(&reference, root, &mut walk).await;
         }
         for document in &checked {
             if is_all || walk.reached.contains(&document.digest) {
@@ -188,12 +183,7 @@ impl Check<'_> {
     }
 
     /// Goes through what a name leads to and fetches anew what of it is bad.
-    async fn walk(
-        &mut self,
-        reference: &Reference,
-        root: Descriptor,
-        walk: &mut Walk,
-    ) -> anyhow::Result<()> {
+    async fn walk(&mut self, reference: &Reference, root: Descriptor, walk: &mut Walk) {
         let mut pending = vec![(root, false)];
         let mut seen = BTreeSet::new();
         while let Some((descriptor, is_config)) = pending.pop() {
@@ -213,8 +203,7 @@ impl Check<'_> {
                         });
                     }
                     Err(err) => {
-                        walk.failures
-                            .insert(descriptor.digest, format!("{err:#}"));
+                        walk.failures.insert(descriptor.digest, format!("{err:#}"));
                         continue;
                     }
                 }
@@ -222,7 +211,7 @@ impl Check<'_> {
             if is_config {
                 continue;
             }
-            let Some(body) = self.store.document(&descriptor.digest)? else {
+            let Ok(Some(body)) = self.store.document(&descriptor.digest) else {
                 continue;
             };
             match Document::parse(&body, None) {
@@ -239,7 +228,6 @@ impl Check<'_> {
                 Err(_) => {}
             }
         }
-        Ok(())
     }
 
     async fn fetch_document(

@@ -116,7 +116,7 @@ impl Check<'_> {
     fn images(&self) -> anyhow::Result<Vec<CachedImage>> {
         let mut images = Vec::new();
         for (reference, root) in self.roots()? {
-            images.extend(cached_images_of(self.store, &reference, &root)?);
+            images.extend(cached_images_of(self.store, &reference, &root));
         }
         Ok(images)
     }

@@ -22,13 +22,6 @@ pub enum NameCheck {
         /// The reference, if that can still be read.
         reference: Option<String>,
     },
-    /// The disk does not give it.
-    Unreadable {
-        /// Name of its file.
-        file: String,
-        /// Why not.
-        error: StoreError,
-    },
 }
 
 /// What came of checking a cached document.
@@ -65,30 +58,31 @@ pub enum ImageMended {
 impl Store {
     /// Checks all names. Damaged ones stay as they are: nobody believes them.
     pub fn check_names(&self) -> Result<Vec<NameCheck>, StoreError> {
-        let names = self.files_in("refs")?.into_iter();
-        let names = names.filter(|(file, _)| file.ends_with(".json"));
-        Ok(names
-            .filter_map(|(file, path)| self.check_name(file, &path))
-            .collect())
+        let mut checked = Vec::new();
+        for (file, path) in self.files_in("refs")? {
+            if file.ends_with(".json") {
+                checked.extend(self.check_name(file, &path)?);
+            }
+        }
+        Ok(checked)
     }
 
     /// Checks a name; `None` if it is gone.
-    fn check_name(&self, file: String, path: &Path) -> Option<NameCheck> {
-        let bytes = match read_if_there(path) {
-            Ok(bytes) => bytes?,
-            Err(error) => return Some(NameCheck::Unreadable { file, error }),
+    fn check_name(&self, file: String, path: &Path) -> Result<Option<NameCheck>, StoreError> {
+        let Some(bytes) = read_if_there(path)? else {
+            return Ok(None);
         };
         let hash = file.trim_end_matches(".json");
         let is_at_home = |text: &str| Digest::sha256(text.as_bytes()).hex() == hash;
         let record: Option<TagRecord> = serde_json::from_slice(&bytes).ok();
         if let Some(record) = record.filter(|record| is_at_home(&record.reference)) {
-            return Some(self.with_right_size(record));
+            return Ok(Some(self.with_right_size(record)));
         }
         // The name of the file tells which of the strings in it is the reference, if that is intact.
         let text = String::from_utf8_lossy(&bytes);
         let reference = text.split('"').find(|part| is_at_home(part));
         let reference = reference.map(str::to_owned);
-        Some(NameCheck::Damaged { file, reference })
+        Ok(Some(NameCheck::Damaged { file, reference }))
     }
 
     /// Its document decides: that has a digest.
@@ -115,10 +109,9 @@ impl Store {
     /// Forgets a name, if it is damaged still.
     pub fn drop_name(&self, file: &str) -> Result<bool, StoreError> {
         let path = self.root.join("refs").join(file);
-        match self.check_name(file.to_owned(), &path) {
-            Some(NameCheck::Right(_) | NameCheck::WrongSize(_)) => return Ok(false),
-            Some(NameCheck::Unreadable { error, .. }) => return Err(error),
-            Some(NameCheck::Damaged { .. }) | None => {}
+        let checked = self.check_name(file.to_owned(), &path)?;
+        if !matches!(checked, None | Some(NameCheck::Damaged { .. })) {
+            return Ok(false);
         }
         remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
         Ok(true)
@@ -141,7 +134,9 @@ impl Store {
             };
             // No document is larger, so a larger file need not be read to know that it is damaged.
             let is_right = size <= MAX_CONFIG_SIZE
-                && self.document(&digest).is_ok_and(|document| document.is_some());
+                && self
+                    .document(&digest)
+                    .is_ok_and(|document| document.is_some());
             checked.push(DocumentCheck {
                 digest,
                 size,
@@ -173,24 +168,27 @@ impl Store {
             let hex = file.strip_suffix(".json");
             let digest = hex.and_then(|hex| format!("{algorithm}:{hex}").parse().ok());
             if let Some(manifest) = digest {
-                checked.extend(self.check_image(&manifest, &path));
+                checked.extend(self.check_image(&manifest, &path)?);
             }
         }
         Ok(checked)
     }
 
     /// Checks the record of an image; `None` if it is gone.
-    fn check_image(&self, manifest: &Digest, path: &Path) -> Option<ImageCheck> {
-        let bytes = match read_if_there(path) {
-            Ok(bytes) => bytes?,
-            Err(_) => Vec::new(),
+    fn check_image(
+        &self,
+        manifest: &Digest,
+        path: &Path,
+    ) -> Result<Option<ImageCheck>, StoreError> {
+        let Some(bytes) = read_if_there(path)? else {
+            return Ok(None);
         };
         let record: Option<ImageRecord> = serde_json::from_slice(&bytes).ok();
         if let Some(record) = record.filter(|record| record.manifest == *manifest) {
-            return Some(ImageCheck {
+            return Ok(Some(ImageCheck {
                 record,
                 is_readable: true,
-            });
+            }));
         }
         let text = String::from_utf8_lossy(&bytes);
         let strings = || text.split('"');
@@ -204,10 +202,13 @@ impl Store {
             let document = self.parsed(digest).ok().flatten();
             matches!(document, Some(Document::Index(_)))
         });
-        let written = path.metadata().and_then(|metadata| metadata.modified()).ok();
+        let written = path
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .ok();
         let written = written.and_then(|written| written.duration_since(UNIX_EPOCH).ok());
         let written = written.map_or(0, |since| since.as_secs());
-        Some(ImageCheck {
+        Ok(Some(ImageCheck {
             record: ImageRecord {
                 manifest: *manifest,
                 config: *manifest,
@@ -217,7 +218,7 @@ impl Store {
                 last_used: written,
             },
             is_readable: false,
-        })
+        }))
     }
 
     /// Compares the record of an image with its manifest, which decides, and makes it anew where it is wrong.
@@ -229,14 +230,15 @@ impl Store {
         let Some(ImageCheck {
             mut record,
             is_readable,
-        }) = self.check_image(&digest, &path)
+        }) = self.check_image(&digest, &path)?
         else {
             return Ok(ImageMended::Right);
         };
         let Some(manifest) = self.image_manifest(&digest)? else {
-            return Ok(match is_readable {
-                true => ImageMended::Right,
-                false => ImageMended::NoManifest,
+            return Ok(if is_readable {
+                ImageMended::Right
+            } else {
+                ImageMended::NoManifest
             });
         };
         if is_readable && record.config == manifest.config.digest {
