@@ -181,7 +181,7 @@ fn page(command: &Command) -> anyhow::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// The options; the empty line between two line breaks that clap_mangen puts before possible values is one too many.
+/// The options; the empty line between two line breaks that `clap_mangen` puts before possible values is one too many.
 fn options(page: &mut Vec<u8>, man: &Man) -> anyhow::Result<()> {
     let mut options = Vec::new();
     man.render_options_section(&mut options)?;

@@ -566,8 +566,8 @@ fn one_trouble_does_not_hide_the_others() {
         ("index", "kept", 1),
     ];
     assert_eq!(damage(&report), counts(&expected), "{report}");
-    let kept = report["damage"].as_array().unwrap().iter();
-    let kept = kept.filter(|one| one["kind"] == "index").next().unwrap();
+    let mut all = report["damage"].as_array().unwrap().iter();
+    let kept = all.find(|one| one["kind"] == "index").unwrap();
     assert!(kept["name"].as_str().unwrap().ends_with(&hex), "{kept}");
     assert!(
         kept["reason"].as_str().unwrap().contains("directory"),

@@ -105,10 +105,11 @@ fn print(verified: &Verified, quiet: bool) -> anyhow::Result<()> {
         }
         (repaired, kept) => {
             let others = [(found - repaired - kept, "dropped"), (kept, "kept")].into_iter();
-            let others: String = (others.filter(|(count, _)| *count > 0))
-                .map(|(count, what)| format!(", {count} {what}"))
+            let others: Vec<_> = (others.filter(|(count, _)| *count > 0))
+                .map(|(count, what)| format!("{count} {what}"))
                 .collect();
-            format!("{found} damaged, {repaired} repaired{others}, {fetched} fetched")
+            let others = others.join(", ");
+            format!("{found} damaged, {repaired} repaired, {others}, {fetched} fetched")
         }
     };
     output::line(&format!(

@@ -60,7 +60,7 @@ impl Store {
     pub fn check_names(&self) -> Result<Vec<NameCheck>, StoreError> {
         let mut checked = Vec::new();
         for (file, path) in self.files_in("refs")? {
-            if file.ends_with(".json") {
+            if file.strip_suffix(".json").is_some() {
                 checked.extend(self.check_name(file, &path)?);
             }
         }
