@@ -149,6 +149,24 @@ impl LayerIndex {
         start.starts_with(&MAGIC) && start.ends_with(&VERSION.to_le_bytes())
     }
 
+    /// Whether a file is an index of a later version than this one, and not a damaged one of this. Reads its start alone.
+    pub fn is_newer(mut file: impl Read) -> std::io::Result<bool> {
+        let mut start = [0; HEADER_SIZE];
+        match file.read_exact(&mut start) {
+            Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(false),
+            result => result?,
+        }
+        let (header, check) = start.split_at_mut(size_of::<Header>());
+        let Ok(header) = Header::mut_from_bytes(header) else {
+            return Ok(false);
+        };
+        if header.magic != MAGIC || header.version.get() <= VERSION {
+            return Ok(false);
+        }
+        header.version = VERSION.into();
+        Ok(blake3::hash(header.as_bytes()).as_bytes() != check)
+    }
+
     /// The raw sections.
     fn sections(&self) -> [Vec<u8>; 5] {
         let (mut windows, mut chunks) = (Vec::new(), Vec::new());

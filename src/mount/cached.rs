@@ -1,8 +1,6 @@
 //! Images as far as the cache has them, by its names and manifests alone: nobody is asked.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use anyhow::Context;
+use std::collections::{BTreeMap, HashSet};
 
 use super::found::hide_format_files;
 use crate::layer::LayerIndex;
@@ -37,24 +35,28 @@ pub struct CachedLayer {
     pub blob: Descriptor,
     /// The images with it.
     pub images: Vec<CachedImage>,
-    /// What their configs say it is unpacked.
-    pub diff_ids: BTreeSet<String>,
 }
 
 /// What the cache knows images by: tags with what they point to, and of an image that no tag names any more, or none ever
 /// did, what it was last asked for as.
 pub fn cached_names(store: &Store) -> Result<Vec<(Reference, Descriptor)>, StoreError> {
-    let mut names = Vec::new();
+    let (mut names, mut tagged) = (Vec::new(), HashSet::new());
     for record in store.tag_records()? {
+        // A document that the disk does not give is as good as none.
+        let images = store.images_below(&record.descriptor.digest);
+        let images = images.unwrap_or_default().into_iter();
+        tagged.extend(images.map(|(digest, _)| digest));
         if let Ok(reference) = record.reference.parse() {
             names.push((reference, record.descriptor));
         }
     }
-    let untagged = store.images()?.into_iter();
-    for image in untagged.filter(|image| image.tags.is_empty()) {
-        let references = image.record.map(|record| record.references);
-        let last = references.and_then(|references| references.last()?.parse().ok());
-        names.extend(last.map(|reference| (reference, Descriptor::of_digest(image.digest))));
+    // Not only those whose manifests are here and right: what is damaged is found by them, too.
+    for record in store.image_records()? {
+        let mut references = record.references.iter().rev();
+        let last = references.find_map(|reference| reference.parse().ok());
+        if let Some(reference) = last.filter(|_| !tagged.contains(&record.manifest)) {
+            names.push((reference, Descriptor::of_digest(record.manifest)));
+        }
     }
     Ok(names)
 }
@@ -63,7 +65,7 @@ pub fn cached_names(store: &Store) -> Result<Vec<(Reference, Descriptor)>, Store
 pub fn cached_images(store: &Store) -> Result<Vec<CachedImage>, StoreError> {
     let mut images = Vec::new();
     for (reference, root) in cached_names(store)? {
-        images.extend(cached_images_of(store, &reference, &root)?);
+        images.extend(cached_images_of(store, &reference, &root));
     }
     Ok(images)
 }
@@ -73,18 +75,18 @@ pub fn cached_images_of(
     store: &Store,
     reference: &Reference,
     root: &Descriptor,
-) -> Result<Vec<CachedImage>, StoreError> {
+) -> Vec<CachedImage> {
     let mut images = Vec::new();
     let mut pending = vec![vec![root.clone()]];
     while let Some(chain) = pending.pop() {
         let Some(last) = chain.last() else { continue };
-        let Some(body) = store.document(&last.digest)? else {
+        let Ok(Some(body)) = store.document(&last.digest) else {
             continue;
         };
         let declared = (!last.media_type.is_empty()).then_some(last.media_type.as_str());
         match Document::parse(&body, declared) {
             Ok(Document::Manifest(manifest)) => {
-                let config = store.document(&manifest.config.digest)?;
+                let config = store.document(&manifest.config.digest).ok().flatten();
                 let config =
                     config.and_then(|body| ImageConfig::parse(&body, manifest.layers.len()).ok());
                 images.push(CachedImage {
@@ -110,7 +112,7 @@ pub fn cached_images_of(
             Ok(Document::Index(_)) | Err(_) => {}
         }
     }
-    Ok(images)
+    images
 }
 
 /// The images in the cache that these names mean.
@@ -122,34 +124,47 @@ pub fn find_cached(store: &Store, references: &[Reference]) -> anyhow::Result<Ve
             None => (store.tag_record(&reference.to_string())?).map(|record| record.descriptor),
         };
         if let Some(root) = root {
-            found.extend(cached_images_of(store, reference, &root)?);
+            found.extend(cached_images_of(store, reference, &root));
         }
     }
+    (!found.is_empty())
+        .then_some(found)
+        .ok_or_else(|| not_cached(references))
+}
+
+/// That the cache knows none of what an image may mean.
+pub fn not_cached(references: &[Reference]) -> anyhow::Error {
     let names: Vec<String> = references.iter().map(Reference::to_string).collect();
-    (!found.is_empty()).then_some(found).with_context(|| {
-        format!(
-            "{} is not in the cache: `imgfs pull` brings it there",
-            names.join(" or ")
-        )
-    })
+    anyhow::anyhow!(
+        "{} is not in the cache: `imgfs pull` brings it there",
+        names.join(" or ")
+    )
 }
 
 /// The layers of these images.
 pub fn cached_layers(images: &[CachedImage]) -> BTreeMap<Digest, CachedLayer> {
     let mut layers: BTreeMap<Digest, CachedLayer> = BTreeMap::new();
     for image in images {
-        for (position, blob) in image.layers.iter().enumerate() {
+        for blob in &image.layers {
             let layer = layers.entry(blob.digest).or_insert_with(|| CachedLayer {
                 blob: blob.clone(),
                 images: Vec::new(),
-                diff_ids: BTreeSet::new(),
             });
             layer.images.push(image.clone());
-            let diff_id = image.diff_ids.get(position);
-            layer.diff_ids.extend(diff_id.map(ToString::to_string));
         }
     }
     layers
+}
+
+impl CachedLayer {
+    /// What the images' configs say it is unpacked.
+    pub fn diff_ids(&self) -> impl Iterator<Item = (&CachedImage, DiffId)> {
+        self.images.iter().flat_map(|image| {
+            let layers = image.layers.iter().zip(&image.diff_ids);
+            let same = layers.filter(|(blob, _)| blob.digest == self.blob.digest);
+            same.map(move |(_, diff_id)| (image, *diff_id))
+        })
+    }
 }
 
 impl CachedImage {

@@ -232,7 +232,7 @@ impl Store {
     }
 
     /// The records of images. Damaged ones count as none.
-    pub(super) fn image_records(&self) -> Result<Vec<ImageRecord>, StoreError> {
+    pub fn image_records(&self) -> Result<Vec<ImageRecord>, StoreError> {
         let mut records = Vec::new();
         for algorithm in list(&self.root.join("images"))? {
             for path in list(&algorithm)? {
@@ -251,10 +251,7 @@ impl Store {
     }
 
     /// The images, of those whose manifests are here, that a document is or lists.
-    pub(super) fn images_below(
-        &self,
-        root: &Digest,
-    ) -> Result<Vec<(Digest, Manifest)>, StoreError> {
+    pub fn images_below(&self, root: &Digest) -> Result<Vec<(Digest, Manifest)>, StoreError> {
         let mut images = Vec::new();
         let mut seen = HashSet::new();
         let mut pending = vec![(*root, 0)];

@@ -20,6 +20,12 @@ impl Store {
         let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
         Ok(text.and_then(|text| text.trim().parse().ok()).map(DiffId))
     }
+
+    /// Notes the DiffId that a layer's uncompressed bytes were found to have.
+    pub fn note_diff_id(&self, layer: &Digest, found: &DiffId) -> Result<(), StoreError> {
+        let path = self.layer_dir(&Slot::own(*layer)).join("diff_id");
+        publish(&path, found.to_string().as_bytes())
+    }
 }
 
 impl LayerReader {
@@ -54,11 +60,7 @@ impl LayerReader {
             position += length as u64;
         }
         let found = DiffId(digester.finish());
-        let path = self
-            .store
-            .layer_dir(&Slot::own(*self.digest()))
-            .join("diff_id");
-        if let Err(err) = publish(&path, found.to_string().as_bytes()) {
+        if let Err(err) = self.store.note_diff_id(self.digest(), &found) {
             self.store.caching_failed(&err);
         }
         self.check_diff_id(expected, &found);

@@ -137,9 +137,9 @@ impl Store {
             // Somebody who asked for less must not make it worth less to those who ask for more.
             let finding = before.filter(|before| before.trust < finding.trust);
             let json = finding.map(|before| serde_json::to_vec(&before).unwrap_or_default());
-            publish(&self.index_path(slot), file)?;
-            // Without the record the index is not looked at.
-            publish(&record, json.as_ref().unwrap_or(&new))
+            // An index without the record is one that nobody looks at, and a check takes it for damaged.
+            publish(&record, json.as_ref().unwrap_or(&new))?;
+            publish(&self.index_path(slot), file)
         };
         if let Err(err) = write() {
             self.caching_failed(&err);

@@ -72,7 +72,9 @@ use crate::source::BlobSource;
 use files::{LayerFiles, Locked, publish};
 use first_contact::PassOptions;
 pub use usage::{CacheFile, Holding, LayerUsage};
-pub use verify::{DocumentCheck, IndexCheck, NameCheck, SpanCheck, SpanRepair};
+pub use verify::{
+    DocumentCheck, ImageCheck, ImageMended, IndexCheck, NameCheck, SpanCheck, SpanRepair,
+};
 
 /// Layers streamed at the same time at first contact; each needs three threads and a few MiB.
 const LAYERS_AT_ONCE: usize = 4;

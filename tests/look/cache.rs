@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::listing::{dir, file, noise};
-use crate::process::{Outcome, run};
+use crate::process::{Outcome, run, wait_for};
 use crate::support::image::{OCI_INDEX, image_index, zstd_layer};
 use crate::world::IMGFS;
 
@@ -302,19 +302,282 @@ fn checking_is_no_use() {
     }
 }
 
+/// Where a layer of an image is.
+fn layer_dir(world: &World, layer: &Layer) -> PathBuf {
+    let digest = imgfs::oci::Digest::sha256(&layer.blob);
+    world.cache().join("layers/sha256").join(digest.hex())
+}
+
+fn diff_id(layer: &Layer) -> String {
+    imgfs::oci::Digest::sha256(&layer.tar).to_string()
+}
+
 /// A noted DiffId that is damaged would make the next mount refuse a right layer.
 #[test]
-fn a_diff_id_that_no_config_names_is_dropped() {
-    let (world, reference, _) = pulled();
-    let layer = files(&world.cache(), "/data")[0]
-        .parent()
-        .unwrap()
-        .to_owned();
-    std::fs::write(layer.join("diff_id"), format!("sha256:{}", "0".repeat(64))).unwrap();
+fn a_noted_diff_id_that_is_wrong_is_computed_anew() {
+    let (world, reference, image) = pulled();
+    let noted = layer_dir(&world, &image.layers[0]).join("diff_id");
+    std::fs::write(&noted, format!("sha256:{}", "0".repeat(64))).unwrap();
     let report = verify(&world, &[], 0);
     assert_eq!(damage(&report), counts(&[("diff_id", "repaired", 1)]));
-    assert!(!layer.join("diff_id").exists());
+    assert_eq!(
+        std::fs::read_to_string(&noted).unwrap(),
+        diff_id(&image.layers[0])
+    );
+    is_all_right(&world);
     reads_right_offline(&world, &reference);
+}
+
+/// Of a layer that is not all here nobody can tell whether the note is right.
+#[test]
+fn a_noted_diff_id_stays_while_it_cannot_be_computed() {
+    let (world, reference, image) = pulled();
+    let noted = layer_dir(&world, &image.layers[0]).join("diff_id");
+    let wrong = format!("sha256:{}", "0".repeat(64));
+    std::fs::write(&noted, &wrong).unwrap();
+    world.evict();
+    let report = verify(&world, &[], 1);
+    assert_eq!(damage(&report), counts(&[("diff_id", "kept", 1)]));
+    assert_eq!(std::fs::read_to_string(&noted).unwrap(), wrong);
+    assert_eq!(world.registry.log(), [""; 0]);
+    world.imgfs(&["pull", "-q", &reference]).ok();
+    let report = verify(&world, &[], 0);
+    assert_eq!(damage(&report), counts(&[("diff_id", "repaired", 1)]));
+}
+
+/// What a mount found out about an image that lies stays known: the next one refuses the layer, too.
+#[test]
+fn a_config_that_contradicts_its_layer_is_reported_and_not_repaired() {
+    let world = World::new();
+    let mut layer = gzip(&[file("lie", noise(7, 1_500_000))]);
+    let right = diff_id(&layer);
+    layer.tar = tar_of(&[file("lie", "another")]);
+    let claimed = diff_id(&layer);
+    let image = host_image(vec![layer]);
+    let reference = world.put(&image);
+    world.imgfs(&["pull", "-q", &reference]).ok();
+    let noted = layer_dir(&world, &image.layers[0]).join("diff_id");
+    // As mounts do.
+    std::fs::write(&noted, &right).unwrap();
+    world.registry.forget_requests();
+    for arguments in [&[][..], &["--offline"], &[&reference]] {
+        let report = verify(&world, arguments, 1);
+        assert_eq!(damage(&report), counts(&[("diff_id", "kept", 1)]));
+        assert_eq!(report["all_right"], false);
+        let reason = report["damage"][0]["reason"].as_str().unwrap();
+        for said in [&right, &claimed, &reference] {
+            assert!(reason.contains(said), "{reason}");
+        }
+        assert_eq!(std::fs::read_to_string(&noted).unwrap(), right);
+    }
+    assert_eq!(world.registry.log(), [""; 0]);
+    let outcome = world.imgfs(&["cache", "verify"]);
+    outcome.fails(1, &[]);
+    let said = String::from_utf8(outcome.stdout).unwrap();
+    assert!(said.contains("1 damaged, 0 repaired, 1 kept"), "{said}");
+}
+
+/// A document's state says nothing about the names that point to it.
+#[test]
+fn a_name_stays_what_it_is_when_its_document_is_lost() {
+    let (world, reference, image) = pulled();
+    let other = host_image(vec![gzip(&[file("other", "other\n")])]);
+    // The tag moves on, which is none of our business.
+    world.put(&other);
+    let manifest = imgfs::oci::Digest::sha256(&image.manifest);
+    let document = world.cache().join("documents/sha256").join(manifest.hex());
+    let name = files(&world.cache().join("refs"), ".json")[0].clone();
+    let before = std::fs::read(&name).unwrap();
+    let lose: [&dyn Fn(); 3] = [
+        &|| std::fs::remove_file(&document).unwrap(),
+        &|| std::fs::write(&document, &image.manifest[..20]).unwrap(),
+        &|| std::fs::write(&document, b"").unwrap(),
+    ];
+    for (round, lose) in lose.iter().enumerate() {
+        lose();
+        let report = verify(&world, &["--offline"], 1);
+        assert_eq!(
+            damage(&report),
+            counts(&[("document", "dropped", 1)]),
+            "{round}"
+        );
+        assert!(std::fs::read(&name).unwrap() == before, "{round}");
+        // Nor when nobody has it any more.
+        world.registry.fault_always(
+            crate::support::registry::On::Manifest,
+            crate::support::registry::Fault::Status(404),
+        );
+        verify(&world, &[], 1);
+        assert!(std::fs::read(&name).unwrap() == before, "{round}");
+        world.registry.clear_faults();
+        if round > 0 {
+            lose();
+        }
+        world.registry.forget_requests();
+        let only = [reference.as_str()];
+        let report = verify(&world, &only[..round % 2], 0);
+        assert_eq!(
+            damage(&report),
+            counts(&[("document", "repaired", 1)]),
+            "{round}"
+        );
+        assert_eq!(report["bytes_fetched"], image.manifest.len() as u64);
+        let mut asked = world.registry.requests().into_iter();
+        let digest = manifest.to_string();
+        assert!(asked.all(|seen| seen.path.ends_with(&digest)), "{round}");
+        assert!(std::fs::read(&name).unwrap() == before, "{round}");
+        is_all_right(&world);
+        reads_right_offline(&world, &reference);
+    }
+}
+
+/// What a name says of its document's size is less sure than the document.
+#[test]
+fn a_wrong_size_in_a_name_is_put_right() {
+    let (world, reference, image) = pulled();
+    let name = files(&world.cache().join("refs"), ".json")[0].clone();
+    let before = std::fs::read_to_string(&name).unwrap();
+    let size = image.manifest.len().to_string();
+    let wrong = before.replace(&size, "77");
+    assert_ne!(wrong, before);
+    std::fs::write(&name, wrong).unwrap();
+    let report = verify(&world, &["--offline"], 0);
+    assert_eq!(damage(&report), counts(&[("name", "repaired", 1)]));
+    assert_eq!(std::fs::read_to_string(&name).unwrap(), before);
+    reads_right_offline(&world, &reference);
+}
+
+#[test]
+fn an_image_without_tag_is_repaired() {
+    let (world, reference, image) = pulled();
+    let other = host_image(vec![gzip(&[file("other", "other\n")])]);
+    world.put(&other);
+    world.imgfs(&["pull", "-q", &reference]).ok();
+    for document in [&image.manifest, &image.blobs[0]] {
+        let digest = imgfs::oci::Digest::sha256(document);
+        let path = world.cache().join("documents/sha256").join(digest.hex());
+        flip(&path, 40);
+    }
+    flip(&layer_dir(&world, &image.layers[0]).join("data"), 1000);
+    let report = verify(&world, &[], 0);
+    let expected = [("data", "repaired", 1), ("document", "repaired", 2)];
+    assert_eq!(damage(&report), counts(&expected), "{report}");
+    is_all_right(&world);
+    let pinned = reference.rsplit_once(':').unwrap().0;
+    let manifest = imgfs::oci::Digest::sha256(&image.manifest);
+    reads_right_offline(&world, &format!("{pinned}@{manifest}"));
+}
+
+/// The record of the only image.
+fn image_record(world: &World) -> PathBuf {
+    let records = files(&world.cache().join("images"), ".json");
+    assert_eq!(records.len(), 1);
+    records[0].clone()
+}
+
+#[test]
+fn the_record_of_an_image_is_made_anew() {
+    let (world, reference, image) = pulled();
+    let record = image_record(&world);
+    let right: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    let config = right["config"].as_str().unwrap();
+    let other = format!("sha256:{}", "1".repeat(64));
+    let text = std::fs::read_to_string(&record).unwrap();
+    // Not JSON, another image's, another config.
+    for wrong in [
+        text.replacen('{', "[", 1),
+        text.replace(right["manifest"].as_str().unwrap(), &other),
+        text.replace(config, &other),
+    ] {
+        std::fs::write(&record, wrong).unwrap();
+        let report = verify(&world, &["--offline"], 0);
+        assert_eq!(damage(&report), counts(&[("image", "repaired", 1)]));
+        assert_eq!(report["images"]["count"], 1);
+        let found: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+        for field in ["manifest", "config", "via", "references"] {
+            assert_eq!(found[field], right[field], "{field}");
+        }
+        is_all_right(&world);
+    }
+    // Without its manifest, which is fetched from where the record still says.
+    std::fs::write(&record, text.replacen('{', "[", 1)).unwrap();
+    std::fs::remove_file(&files(&world.cache().join("refs"), ".json")[0]).unwrap();
+    let manifest = imgfs::oci::Digest::sha256(&image.manifest).hex();
+    flip(&world.cache().join("documents/sha256").join(manifest), 9);
+    let report = verify(&world, &["--offline"], 1);
+    let expected = [("document", "dropped", 1), ("image", "kept", 1)];
+    assert_eq!(damage(&report), counts(&expected));
+    let report = verify(&world, &[], 0);
+    let expected = [("document", "repaired", 1), ("image", "repaired", 1)];
+    assert_eq!(damage(&report), counts(&expected));
+    is_all_right(&world);
+    let found: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    assert_eq!(found["references"], serde_json::json!([reference]));
+}
+
+#[test]
+fn the_record_of_an_image_of_a_list_says_so_again() {
+    let world = World::new();
+    let here = layered();
+    world.put(&here);
+    let host = imgfs::source::host_platform().to_string();
+    let list = image_index(&[(&host, &here)]);
+    let list = world.registry.put_manifest("r", "list", OCI_INDEX, list);
+    let reference = world.registry.reference("r:list");
+    world.imgfs(&["pull", "-q", &reference]).ok();
+    let record = image_record(&world);
+    // Nothing of it is left.
+    std::fs::write(&record, "").unwrap();
+    let report = verify(&world, &[&reference, "--offline"], 0);
+    assert_eq!(damage(&report), counts(&[("image", "repaired", 1)]));
+    let found: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    assert_eq!(found["via"], serde_json::json!([list.digest]));
+    assert_eq!(found["references"], serde_json::json!([reference]));
+}
+
+/// What is damaged at the root, or cannot even be read, keeps nothing else from being checked and reported.
+#[test]
+fn one_trouble_does_not_hide_the_others() {
+    let (world, reference, image) = pulled();
+    let manifest = imgfs::oci::Digest::sha256(&image.manifest).hex();
+    let manifest = world.cache().join("documents/sha256").join(manifest);
+    flip(&manifest, 9);
+    let report = verify(&world, &["--offline", &reference], 1);
+    assert_eq!(damage(&report), counts(&[("document", "dropped", 1)]));
+    assert!(!manifest.exists());
+    // A directory can be opened, and not read.
+    let unreadable = files(&world.cache().join("indexes"), "")[0].clone();
+    let hex = unreadable.file_name().unwrap().to_str().unwrap().to_owned();
+    std::fs::remove_file(&unreadable).unwrap();
+    std::fs::create_dir(&unreadable).unwrap();
+    let config = imgfs::oci::Digest::sha256(&image.blobs[0]).hex();
+    let config = world.cache().join("documents/sha256").join(config);
+    std::fs::remove_file(&config).unwrap();
+    std::fs::create_dir(&config).unwrap();
+    for layer in &image.layers {
+        let data = layer_dir(&world, layer).join("data");
+        flip(&data, 1);
+    }
+    let report = verify(&world, &[&reference], 1);
+    let expected = [
+        ("data", "repaired", 2),
+        ("document", "kept", 1),
+        ("document", "repaired", 1),
+        ("index", "kept", 1),
+    ];
+    assert_eq!(damage(&report), counts(&expected), "{report}");
+    let mut all = report["damage"].as_array().unwrap().iter();
+    let kept = all.find(|one| one["kind"] == "index").unwrap();
+    assert!(kept["name"].as_str().unwrap().ends_with(&hex), "{kept}");
+    assert!(
+        kept["reason"].as_str().unwrap().contains("directory"),
+        "{kept}"
+    );
+    assert!(unreadable.is_dir() && config.is_dir(), "nothing is dropped");
+    std::fs::remove_dir(&unreadable).unwrap();
+    std::fs::remove_dir(&config).unwrap();
+    let report = verify(&world, &[&reference], 0);
+    assert_eq!(damage(&report), counts(&[("document", "repaired", 1)]));
 }
 
 #[test]
@@ -354,6 +617,12 @@ fn a_mounted_image_is_checked_and_repaired_in_place() {
     world.imgfs(&["pull", "-q", &reference]).ok();
     let mount = world.mount(&reference, &[]);
     assert_eq!(mount.text("top"), "top\n");
+    // A mount that still computes them would note what it reads between here and the repair.
+    wait_for("the diff_ids", || {
+        let status = world.status(&mount);
+        let mut layers = status["layers"].as_array().unwrap().iter();
+        layers.all(|layer| layer["diff_id"] == "ok")
+    });
     let data = files(&world.cache(), "/data");
     let before: Vec<Vec<u8>> = data
         .iter()

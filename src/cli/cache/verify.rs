@@ -19,7 +19,7 @@ Of a layer only the damaged parts are fetched again, of a layer's index the whol
 makes it. What is damaged and cannot be fetched is dropped, so that it is fetched when it is
 needed. Mounted images are checked, too.
 
-Exit status: 0 if all was right or is right again, 1 if something damaged is not here any more.
+Exit status: 0 if all was right or is right again, 1 if something damaged could not be repaired.
 
 Examples:
   imgfs cache verify
@@ -92,31 +92,38 @@ fn print(verified: &Verified, quiet: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let layers = &verified.layers;
-    let repaired = |damage: &&Damage| damage.outcome == Outcome::Repaired;
-    let repaired = verified.damage.iter().filter(repaired).count();
-    let damaged = match (verified.damage.len(), repaired) {
-        (0, _) => "all right".to_owned(),
-        (found, repaired) if found == repaired => format!(
-            "{found} damaged, all repaired, {} fetched",
-            output::size(verified.bytes_fetched)
-        ),
-        (found, repaired) => format!(
-            "{found} damaged, {repaired} repaired, {} dropped, {} fetched",
-            found - repaired,
-            output::size(verified.bytes_fetched)
-        ),
+    let fetched = output::size(verified.bytes_fetched);
+    let came_to = |outcome| {
+        let damage = verified.damage.iter();
+        damage.filter(|damage| damage.outcome == outcome).count()
+    };
+    let found = verified.damage.len();
+    let damaged = match (came_to(Outcome::Repaired), came_to(Outcome::Kept)) {
+        _ if found == 0 => "all right".to_owned(),
+        (repaired, _) if found == repaired => {
+            format!("{found} damaged, all repaired, {fetched} fetched")
+        }
+        (repaired, kept) => {
+            let others = [(found - repaired - kept, "dropped"), (kept, "kept")].into_iter();
+            let others: Vec<_> = (others.filter(|(count, _)| *count > 0))
+                .map(|(count, what)| format!("{count} {what}"))
+                .collect();
+            let others = others.join(", ");
+            format!("{found} damaged, {repaired} repaired, {others}, {fetched} fetched")
+        }
     };
     output::line(&format!(
-        "checked {} of {}, {}, {}, {}: {damaged}",
+        "checked {} of {}, {}, {}, {}, {}: {damaged}",
         output::size(layers.bytes),
         count(layers.count, "layer", "layers"),
         count(verified.indexes.count, "index", "indexes"),
         count(verified.documents.count, "document", "documents"),
+        count(verified.images.count, "image", "images"),
         count(verified.names.count, "name", "names"),
     ))?;
     if verified.bytes_unchecked > 0 {
         output::line(&format!(
-            "not checked: {} of pulls and proofs that are not done, whose digests are checked then",
+            "not checked: {} of pulls and proofs that are not done, whose digests are checked then, or of a later version of imgfs",
             output::size(verified.bytes_unchecked)
         ))?;
     }
@@ -130,12 +137,14 @@ fn describe(damage: &Damage) -> String {
         Kind::Index => format!("index of layer {name}"),
         Kind::Document => format!("document {name}"),
         Kind::Name => format!("name {name}"),
+        Kind::Image => format!("record of image {name}"),
         Kind::DiffId => format!("noted DiffId of layer {name}"),
     };
     let outcome = match (damage.outcome, damage.bytes_fetched) {
         (Outcome::Repaired, 0) => "repaired".to_owned(),
         (Outcome::Repaired, bytes) => format!("repaired, {} fetched", output::size(bytes)),
         (Outcome::Dropped, _) => "dropped; it is fetched when it is needed".to_owned(),
+        (Outcome::Kept, _) => "kept as it is".to_owned(),
     };
     let mounted = if damage.in_use && damage.outcome == Outcome::Dropped {
         "; whoever has it mounted should mount it anew"

@@ -1,8 +1,9 @@
 //! Checking what the cache holds, byte by byte, against its digests; and bringing back what is damaged.
 //!
 //! ```text
-//! names       refs/…               parse, are where their reference belongs, point to a document that is here
+//! names       refs/…               parse, are where their reference belongs, have the size of a document that is right
 //! documents   documents/…          their own digest
+//! images      images/…             parse, are where their manifest belongs, name its config
 //! indexes     indexes/…            the checksums of header and sections, the file digests too
 //! layer data  layers/…/data        each span that is marked present: the digest that the index has of its decoded
 //!                                  bytes, or that was noted when they were fetched and checked
@@ -15,42 +16,21 @@
 //! Checking is no use: it leaves the times of use, which eviction goes by, alone, and the kernel's page cache, too, where
 //! nobody else has the layer open.
 
+mod records;
+#[cfg(test)]
+mod tests;
+
+use std::io::Seek;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::documents::TagRecord;
+pub use records::{DocumentCheck, ImageCheck, ImageMended, NameCheck};
+
 use super::files::{LayerFiles, Locked, read_if_there, remove_if_there};
 use super::{Finding, Slot, Store, StoreError};
 use crate::layer::{IndexError, LayerIndex, Span, SpanTable};
-use crate::oci::{Descriptor, Digest, MAX_CONFIG_SIZE};
+use crate::oci::{Algorithm, Descriptor, DiffId, Digest, Digester};
 use crate::source::BlobSource;
-
-/// What came of checking a cached name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NameCheck {
-    /// It is right.
-    Right(Box<TagRecord>),
-    /// It is not.
-    Damaged {
-        /// Name of its file.
-        file: String,
-        /// The reference, if that can still be read.
-        reference: Option<String>,
-        /// What is wrong.
-        why: &'static str,
-    },
-}
-
-/// What came of checking a cached document.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DocumentCheck {
-    /// The digest that it has to have.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Whether it has it.
-    pub is_right: bool,
-}
 
 /// What came of checking an index file.
 pub enum IndexCheck {
@@ -58,6 +38,8 @@ pub enum IndexCheck {
     Right(Arc<LayerIndex>),
     /// It is not, and why.
     Damaged(String),
+    /// A later version of imgfs wrote it.
+    Newer,
     /// There is none.
     Absent,
 }
@@ -87,79 +69,6 @@ pub struct SpanRepair {
 }
 
 impl Store {
-    /// Checks all names. Damaged ones stay as they are: nobody believes them.
-    pub fn check_names(&self) -> Result<Vec<NameCheck>, StoreError> {
-        let mut checked = Vec::new();
-        for (file, path) in self.files_in("refs")? {
-            let Some(hash) = file.strip_suffix(".json") else {
-                continue;
-            };
-            let Some(bytes) = read_if_there(&path)? else {
-                continue;
-            };
-            let damaged = |reference, why| NameCheck::Damaged {
-                file: file.clone(),
-                reference,
-                why,
-            };
-            let is_at_home = |text: &str| Digest::sha256(text.as_bytes()).hex() == hash;
-            let record: Option<TagRecord> = serde_json::from_slice(&bytes).ok();
-            let record = record.filter(|record| is_at_home(&record.reference));
-            checked.push(match record {
-                None => {
-                    // The name of the file tells which of the strings in it is the reference, if that is intact.
-                    let text = String::from_utf8_lossy(&bytes);
-                    let reference = text.split('"').find(|part| is_at_home(part));
-                    damaged(reference.map(str::to_owned), "it cannot be read")
-                }
-                Some(record) if !self.has_document(&record.descriptor) => {
-                    let reference = Some(record.reference);
-                    damaged(reference, "it points to a document that is not here")
-                }
-                Some(record) => NameCheck::Right(Box::new(record)),
-            });
-        }
-        Ok(checked)
-    }
-
-    /// Forgets a damaged name.
-    pub fn drop_name(&self, file: &str) -> Result<(), StoreError> {
-        let path = self.root.join("refs").join(file);
-        remove_if_there(&path).map_err(StoreError::io("remove", &path))
-    }
-
-    /// Checks all manifests, lists of them and configs. Damaged ones stay as they are: nobody believes them.
-    pub fn check_documents(&self) -> Result<Vec<DocumentCheck>, StoreError> {
-        let mut checked = Vec::new();
-        for (algorithm, file, path) in self.files_by_algorithm("documents")? {
-            let Ok(digest) = format!("{algorithm}:{file}").parse::<Digest>() else {
-                continue;
-            };
-            let Ok(size) = std::fs::metadata(&path).map(|metadata| metadata.len()) else {
-                continue;
-            };
-            // No document is larger, so a larger file need not be read to know that it is damaged.
-            let bytes = if size > MAX_CONFIG_SIZE {
-                Some(Vec::new())
-            } else {
-                read_if_there(&path)?
-            };
-            let Some(bytes) = bytes else { continue };
-            checked.push(DocumentCheck {
-                digest,
-                size,
-                is_right: Digest::of(digest.algorithm(), &bytes) == digest,
-            });
-        }
-        Ok(checked)
-    }
-
-    /// Forgets a damaged document.
-    pub fn drop_document(&self, digest: &Digest) -> Result<(), StoreError> {
-        let path = self.by_digest("documents", digest);
-        remove_if_there(&path).map_err(StoreError::io("remove", &path))
-    }
-
     /// All indexes and layers that have files here.
     pub fn slots(&self) -> Result<Vec<Slot>, StoreError> {
         let mut slots: Vec<Slot> = (self.layers()?.into_iter().map(|(slot, _)| slot)).collect();
@@ -174,17 +83,26 @@ impl Store {
     /// Checks the file of an index, all of it; of one that was found, also the record of how.
     pub fn check_index(&self, slot: &Slot) -> Result<IndexCheck, StoreError> {
         let path = self.index_path(slot);
-        let file = match std::fs::File::open(&path) {
+        let mut file = match std::fs::File::open(&path) {
             Ok(file) => file,
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(IndexCheck::Absent);
             }
             Err(err) => return Err(StoreError::io("open", &path)(err)),
         };
-        let index = match LayerIndex::read(file, slot.layer(), true) {
+        let index = match LayerIndex::read(&file, slot.layer(), true) {
             Ok(index) => index,
+            // The disk's fault, not the file's.
+            Err(IndexError::Io(err)) if err.raw_os_error().is_some() => {
+                return Err(StoreError::io("read", &path)(err));
+            }
             Err(IndexError::Version) => {
-                let why = "it is damaged or of another version of imgfs";
+                let start = file.rewind().map(|()| &file);
+                let is_newer = start.and_then(LayerIndex::is_newer);
+                if is_newer.map_err(StoreError::io("read", &path))? {
+                    return Ok(IndexCheck::Newer);
+                }
+                let why = "it is damaged or of an earlier version of imgfs";
                 return Ok(IndexCheck::Damaged(why.to_owned()));
             }
             Err(err) => return Ok(IndexCheck::Damaged(err.to_string())),
@@ -202,18 +120,46 @@ impl Store {
         Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
     }
 
-    /// Forgets a damaged index. What was fetched by it is of no use then, and goes when nobody has the layer open.
-    pub fn drop_index(&self, slot: &Slot) -> Result<(), StoreError> {
+    /// Forgets an index, if it is damaged still. What was fetched by it is of no use then, and goes when nobody has the layer
+    /// open.
+    pub fn drop_index(&self, slot: &Slot) -> Result<bool, StoreError> {
+        if matches!(
+            self.check_index(slot)?,
+            IndexCheck::Right(_) | IndexCheck::Newer
+        ) {
+            return Ok(false);
+        }
         for path in [self.index_path(slot), self.beside_index(slot, "json")] {
             remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Forgets which DiffId a layer was found to have: it is computed anew by the next mount.
-    pub fn drop_diff_id(&self, layer: &Digest) -> Result<(), StoreError> {
-        let path = self.layer_dir(&Slot::own(*layer)).join("diff_id");
-        remove_if_there(&path).map_err(StoreError::io("remove", &path))
+    /// Computes the DiffId of a layer anew, from its bytes by its own index; `None` if not all of them are here, and right.
+    pub async fn recompute_diff_id(
+        &self,
+        layer: &Digest,
+        index: &Arc<LayerIndex>,
+        algorithm: Algorithm,
+    ) -> Result<Option<DiffId>, StoreError> {
+        let dir = self.layer_dir(&Slot::own(*layer));
+        if !dir.is_dir() {
+            return Ok(None);
+        }
+        let files = LayerFiles::open(&dir).await?;
+        let index = Arc::clone(index);
+        let computing = tokio::task::spawn_blocking(move || {
+            let (mut digester, mut buffer) = (Digester::new(algorithm), Vec::new());
+            for (id, span) in index.spans.iter().enumerate() {
+                let is_marked = files.is_marked(id).is_ok_and(|is_marked| is_marked);
+                if !is_marked || !is_right(&files, id, span, &mut buffer) {
+                    return None;
+                }
+                digester.update(&buffer);
+            }
+            Some(DiffId(digester.finish()))
+        });
+        (computing.await).map_err(|_| StoreError::Worker("checking"))
     }
 
     /// Checks every span of a layer that is marked present, on all cores. `done` counts the uncompressed bytes read.
@@ -305,14 +251,6 @@ impl Store {
                 .await
                 .map_err(|_| StoreError::Worker("checking"))?,
             error,
-        })
-    }
-
-    fn has_document(&self, descriptor: &Descriptor) -> bool {
-        let path = self.by_digest("documents", &descriptor.digest);
-        path.metadata().is_ok_and(|file| {
-            // Of a name that was given with a digest the size may not be known.
-            file.len() == descriptor.size || descriptor.size == Descriptor::UNKNOWN_SIZE
         })
     }
 }
