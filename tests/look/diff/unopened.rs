@@ -99,7 +99,7 @@ fn what_is_not_known_in_every_form() {
     }
     let sizes = diff(&world, &["--stat"], &images);
     for line in [
-        "| ? -> 4.1 kB\n",
+        "| ? -> 4.0 kB\n",
         "| ? -> none\n",
         "0 paths added, 0 removed, 0 changed, 5 not known, +0 B\n",
     ] {
@@ -135,4 +135,19 @@ fn an_index_beside_the_image_is_used() {
     assert_eq!(found, "A /app/new\n");
     let fetched = world.registry.bytes();
     assert!(fetched < 64 << 10, "{fetched}");
+}
+
+#[test]
+fn whether_a_path_exists_is_not_fetched_either() {
+    let world = World::new();
+    let images = put_one_more_layer(&world);
+    let [old, new] = &images;
+    let said = ["not known whether /nowhere exists: layer 0"];
+    let found = world.imgfs(&["diff", old, new, "/nowhere"]);
+    assert_eq!(found.ok_saying(&said), "");
+    let all = world.imgfs(&["diff", "--all", old, new, "/nowhere"]);
+    all.fails(1, &["/nowhere: no such file or directory"]);
+    // The index of the base is here now.
+    let again = world.imgfs(&["diff", old, new, "/nowhere"]);
+    again.fails(1, &["/nowhere: no such file or directory"]);
 }
