@@ -29,7 +29,7 @@ mod verify;
 pub use cached::{
     CachedImage, CachedLayer, cached_images, cached_layers, cached_tree, find_cached,
 };
-pub use compare::{Compared, Comparison, Cost, Differences};
+pub use compare::{Compared, Comparison, Cost, Differences, Unopened};
 pub use found::{IndexPolicy, MidstatesBlob};
 pub use image::{Freshness, Image, Pull, Request};
 pub use known::{KnownContent, KnownIndex, KnownLayer, known_layers};

@@ -3,7 +3,8 @@
 //! Content is somebody else's business: a tree knows where a file's bytes lie, not what they are.
 //!
 //! Two images often lie on the same layers. What the trees of the layers above those do not know is the same in both; so
-//! they can often be compared without looking further down.
+//! they can be compared without looking further down, but for what only one of them names: it is listed as
+//! [`ChangeKind::Unknown`].
 
 use std::cmp::Ordering;
 
@@ -36,6 +37,46 @@ pub enum ChangeKind {
         /// What of it differs.
         aspects: Aspects,
     },
+    /// That depends on layers that are not opened: it may as well be the same in both. The same goes for what is below it
+    /// and not listed.
+    Unknown {
+        /// In the old tree.
+        old: Side,
+        /// In the new tree.
+        new: Side,
+    },
+}
+
+/// What one tree says of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// It is this, as far as [`known`] tells.
+    Node(Ino),
+    /// It does not exist.
+    Absent,
+    /// It is whatever the layers have that are not opened.
+    Below,
+}
+
+/// What [`changes_above`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangesAbove {
+    /// In the order of a walk: a directory, then what is in it.
+    pub changes: Vec<Change>,
+    /// What their paths begin with: the path that was asked for, without a slash at its end.
+    pub path: Vec<u8>,
+    /// What is there in the old and in the new tree.
+    pub start: [Side; 2],
+    /// Whether it is in one of them; `None`: that depends on layers that are not opened.
+    pub exists: Option<bool>,
+}
+
+impl ChangesAbove {
+    /// Whether layers that are not opened could tell more.
+    pub fn is_certain(&self) -> bool {
+        let is_unknown = |change: &Change| matches!(change.kind, ChangeKind::Unknown { .. });
+        self.exists.is_some() && !self.changes.iter().any(is_unknown)
+    }
 }
 
 /// What of a path can differ: a set.
@@ -102,12 +143,11 @@ pub fn changes(
     same_content: &mut dyn FnMut(&Node, &Node) -> bool,
 ) -> Vec<Change> {
     let mut by_node = |a: Ino, b: Ino| matches!((old.node(a), new.node(b)), (Some(a), Some(b)) if same_content(a, b));
-    // A full tree knows everything.
-    walk_both(old, new, &[], ROOTS, &mut by_node).unwrap_or_default()
+    walk_both(old, new, &[], ROOTS, &mut by_node)
 }
 
-/// Compares two trees of top layers that lie on the same lower ones, at `path` and below. `None`: the answer depends on
-/// layers that are not opened. What neither tree knows comes from there on both sides, so it is the same.
+/// Compares two trees of top layers that lie on the same lower ones, at `path` and below. What neither tree knows comes
+/// from there on both sides, so it is the same. `None`: what `path` means depends on layers that are not opened.
 ///
 /// Symbolic links on the way to `path` are followed, one at its end is not. Paths begin as `path` does.
 pub fn changes_above(
@@ -115,7 +155,7 @@ pub fn changes_above(
     new: &PartialTree,
     path: &[u8],
     same_content: &mut dyn FnMut(Ino, Ino) -> bool,
-) -> Option<Vec<Change>> {
+) -> Option<ChangesAbove> {
     let (old, new) = (old.tree(), new.tree());
     let start = find_both(old, new, path)?;
     let mut prefix = Vec::new();
@@ -123,63 +163,45 @@ pub fn changes_above(
         prefix.push(b'/');
         prefix.extend_from_slice(name);
     }
-    walk_both(old, new, &prefix, start, same_content)
-}
-
-/// What one tree says of a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
-    /// It is this, which may still be a [`Kind::Phantom`] or a [`Kind::UnresolvedLink`].
-    Node(Ino),
-    /// It does not exist.
-    Absent,
-    /// It is whatever the layers have that are not opened.
-    Below,
+    let is_there = |tree: &Tree, side| match side {
+        Side::Node(ino) => (tree.node(ino)).is_some_and(|node| node.kind != Kind::Phantom),
+        Side::Absent | Side::Below => false,
+    };
+    let exists = match start {
+        _ if is_there(old, start.0) || is_there(new, start.1) => Some(true),
+        (Side::Absent, Side::Absent) => Some(false),
+        _ => None,
+    };
+    Some(ChangesAbove {
+        changes: walk_both(old, new, &prefix, start, same_content),
+        path: prefix,
+        start: [start.0, start.1],
+        exists,
+    })
 }
 
 const ROOTS: (Side, Side) = (Side::Node(Ino::ROOT), Side::Node(Ino::ROOT));
 
-/// The changes at `path` and below; `None` if they depend on layers that are not opened.
+/// The changes at `path` and below.
 fn walk_both(
     old: &Tree,
     new: &Tree,
     path: &[u8],
     start: (Side, Side),
     same_content: &mut dyn FnMut(Ino, Ino) -> bool,
-) -> Option<Vec<Change>> {
+) -> Vec<Change> {
     let mut found = Vec::new();
     let mut pending = vec![(path.to_vec(), start.0, start.1)];
     while let Some((path, of_old, of_new)) = pending.pop() {
-        let kind = match (of_old, of_new) {
-            (Side::Below, Side::Below) | (Side::Absent, Side::Absent) => continue,
-            (Side::Below, _) | (_, Side::Below) => return None,
-            (Side::Node(ino), Side::Absent) => {
-                known(old, ino)?;
-                Some(ChangeKind::Removed(ino))
-            }
-            (Side::Absent, Side::Node(ino)) => {
-                known(new, ino)?;
-                Some(ChangeKind::Added(ino))
-            }
-            (Side::Node(a), Side::Node(b)) => {
-                let aspects = if is_same_below(old.node(a)?, new.node(b)?) {
-                    Aspects::default()
-                } else {
-                    let (from, to) = (known(old, a)?, known(new, b)?);
-                    let mut same = || same_content(a, b);
-                    aspects(old, from, new, to, &mut same)
-                };
-                (!aspects.is_empty()).then_some(ChangeKind::Changed {
-                    old: a,
-                    new: b,
-                    aspects,
-                })
-            }
-        };
+        let mut kind = change_of(old, of_old, new, of_new, same_content);
+        // What the lower layers have in a directory is all gone in one of the trees.
         if let (Side::Below, Side::Absent) | (Side::Absent, Side::Below) =
             (rest(old, of_old), rest(new, of_new))
         {
-            return None;
+            kind = Some(ChangeKind::Unknown {
+                old: of_old,
+                new: of_new,
+            });
         }
         let children = pairs(old, of_old, new, of_new);
         pending.extend(children.into_iter().rev().map(|(name, old, new)| {
@@ -191,11 +213,53 @@ fn walk_both(
             found.push(Change { path, kind });
         }
     }
-    Some(found)
+    found
+}
+
+/// What became of a path itself.
+fn change_of(
+    old: &Tree,
+    of_old: Side,
+    new: &Tree,
+    of_new: Side,
+    same_content: &mut dyn FnMut(Ino, Ino) -> bool,
+) -> Option<ChangeKind> {
+    let is_phantom =
+        |tree: &Tree, ino| (tree.node(ino)).is_some_and(|node| node.kind == Kind::Phantom);
+    match (of_old, of_new) {
+        (Side::Below, Side::Below) | (Side::Absent, Side::Absent) => return None,
+        // Only what is below it is taken away, if it is there.
+        (Side::Node(ino), Side::Below) if is_phantom(old, ino) => return None,
+        (Side::Below, Side::Node(ino)) if is_phantom(new, ino) => return None,
+        (Side::Node(ino), Side::Absent) if known(old, ino).is_some() => {
+            return Some(ChangeKind::Removed(ino));
+        }
+        (Side::Absent, Side::Node(ino)) if known(new, ino).is_some() => {
+            return Some(ChangeKind::Added(ino));
+        }
+        (Side::Node(a), Side::Node(b)) => {
+            if is_same_below(old.node(a)?, new.node(b)?) {
+                return None;
+            }
+            if let (Some(from), Some(to)) = (known(old, a), known(new, b)) {
+                let aspects = aspects(old, from, new, to, &mut || same_content(a, b));
+                return (!aspects.is_empty()).then_some(ChangeKind::Changed {
+                    old: a,
+                    new: b,
+                    aspects,
+                });
+            }
+        }
+        _ => {}
+    }
+    Some(ChangeKind::Unknown {
+        old: of_old,
+        new: of_new,
+    })
 }
 
 /// A node that is there, and whose attributes are certain.
-fn known(tree: &Tree, ino: Ino) -> Option<&Node> {
+pub fn known(tree: &Tree, ino: Ino) -> Option<&Node> {
     let node = tree.node(ino)?;
     let is_certain = match node.kind {
         Kind::UnresolvedLink | Kind::Phantom => false,
@@ -407,7 +471,7 @@ mod tests {
     use super::*;
     use crate::layer::Toc;
 
-    /// `A path`, `D path`, or `M path` with what differs.
+    /// `A path`, `D path`, `X path`, or `M path` with what differs.
     fn lines(changes: &[Change]) -> Vec<String> {
         let line = |change: &Change| {
             let path = String::from_utf8_lossy(&change.path);
@@ -418,6 +482,7 @@ mod tests {
                     let names: Vec<_> = aspects.names().collect();
                     format!("M {path} {}", names.join(","))
                 }
+                ChangeKind::Unknown { .. } => format!("X {path}"),
             }
         };
         changes.iter().map(line).collect()
@@ -439,12 +504,13 @@ mod tests {
     }
 
     /// What two images on the same base differ in, by their full trees and by those of their tops; the latter is `None` if
-    /// it depends on the base. A file has the same bytes as another only if it is the same member of the base.
+    /// what the path means depends on the base. A file has the same bytes as another only if it is the same member of the
+    /// base.
     fn both_ways(
         base: &[Vec<String>],
         tops: [&[Vec<String>]; 2],
         path: &str,
-    ) -> (Vec<String>, Option<Vec<String>>) {
+    ) -> (ChangesAbove, Option<ChangesAbove>) {
         let base = tocs(base);
         let tops = tops.map(tocs);
         let (whole, above) = (
@@ -463,87 +529,101 @@ mod tests {
         };
         let expected = changes_above(&whole[0], &whole[1], path.as_bytes(), &mut same).unwrap();
         let found = changes_above(&above[0], &above[1], path.as_bytes(), &mut |_, _| false);
-        (lines(&expected), found.as_deref().map(lines))
+        assert!(expected.is_certain(), "{expected:?}");
+        (expected, found)
     }
 
-    /// Checks what differs; `from_tops` whether the tops alone tell.
+    /// Checks what differs, and what the tops alone tell; `None`: not even what the path means.
     #[track_caller]
-    fn check(base: &[&str], tops: [&[&str]; 2], path: &str, expected: &[&str], from_tops: bool) {
+    fn check(
+        base: &[&str],
+        tops: [&[&str]; 2],
+        path: &str,
+        expected: &[&str],
+        from_tops: Option<&[&str]>,
+    ) {
         let (whole, above) = both_ways(
             &owned(&[base]),
             [&owned(&[tops[0]]), &owned(&[tops[1]])],
             path,
         );
-        assert_eq!(whole, expected);
-        assert_eq!(above.as_deref(), from_tops.then_some(whole.as_slice()));
+        assert_eq!(lines(&whole.changes), expected);
+        let above = above.map(|above| lines(&above.changes));
+        let above: Option<Vec<&str>> =
+            (above.as_ref()).map(|lines| lines.iter().map(String::as_str).collect());
+        assert_eq!(above.as_deref(), from_tops);
+    }
+
+    /// Checks what differs, where the tops alone tell all of it.
+    #[track_caller]
+    fn check_told(base: &[&str], tops: [&[&str]; 2], path: &str, expected: &[&str]) {
+        check(base, tops, path, expected, Some(expected));
     }
 
     #[test]
     fn each_aspect_is_told() {
         let base: &[&str] = &["a/", "a/b", "l -> a"];
-        check(
-            base,
-            [&["a/", "a/b"], &["a/", "a/b"]],
-            "/",
-            &["M /a/b content"],
-            true,
-        );
-        check(base, [&["a/"], &["0700 a/"]], "/", &["M /a mode"], true);
-        check(
-            base,
-            [&["l -> a"], &["l -> b"]],
-            "/",
-            &["M /l content"],
-            true,
-        );
-        check(
-            base,
-            [&["l -> a"], &["0644 l"]],
-            "/",
-            &["M /l type,mode"],
-            true,
-        );
-        check(
-            base,
-            [&["l"], &["l/", "l/x"]],
-            "/",
-            &["M /l type,mode", "A /l/x"],
-            false,
-        );
+        let same: [&[&str]; 2] = [&["a/", "a/b"], &["a/", "a/b"]];
+        check_told(base, same, "/", &["M /a/b content"]);
+        check_told(base, [&["a/"], &["0700 a/"]], "/", &["M /a mode"]);
+        check_told(base, [&["l -> a"], &["l -> b"]], "/", &["M /l content"]);
+        check_told(base, [&["l -> a"], &["0644 l"]], "/", &["M /l type,mode"]);
+        let now_directory: [&[&str]; 2] = [&["l"], &["l/", "l/x"]];
+        let lines: &[&str] = &["M /l type,mode", "A /l/x"];
+        // Of the directory there may be more below.
+        check(base, now_directory, "/", lines, Some(&["X /l", "A /l/x"]));
     }
 
     #[test]
     fn what_one_top_alone_has_depends_on_the_base() {
         let base: &[&str] = &["a/", "a/b"];
+        let check = |new: &[&str], expected: &[&str], from_tops: &[&str]| {
+            check(base, [&["a/"], new], "/", expected, Some(from_tops));
+        };
+        check(&["a/", "a/b"], &["M /a/b content"], &["X /a/b"]);
+        check(&["a/", "a/c"], &["A /a/c"], &["X /a/c"]);
+        check(&["a/", "a/.wh.b"], &["D /a/b"], &["X /a/b"]);
+        check(&["a/", "a/.wh.c"], &[], &["X /a/c"]);
+        check(&["a/", "a/.wh..wh..opq"], &["D /a/b"], &["X /a"]);
+        check(&["a/", "x => a/b"], &["A /x"], &["X /x"]);
+    }
+
+    #[test]
+    fn what_the_base_has_is_the_same_in_both_but_for_what_is_taken_away() {
+        let base: &[&str] = &["a/", "a/b"];
+        check_told(base, [&["a/"], &["0700 a/"]], "/a", &["M /a mode"]);
         check(
             base,
-            [&["a/"], &["a/", "a/b"]],
+            [&["x => a/b"], &["x => a/b"]],
             "/",
-            &["M /a/b content"],
-            false,
+            &[],
+            Some(&["X /x"]),
         );
-        check(base, [&["a/"], &["a/", "a/c"]], "/", &["A /a/c"], false);
-        check(base, [&["a/"], &["a/", "a/.wh.b"]], "/", &["D /a/b"], false);
-        check(base, [&["a/"], &["a/", "a/.wh.c"]], "/", &[], false);
+        // Neither top has an entry for the directory.
         check(
             base,
-            [&["a/"], &["a/", "a/.wh..wh..opq"]],
+            [&[], &["a/.wh.b"]],
             "/",
             &["D /a/b"],
-            false,
+            Some(&["X /a/b"]),
         );
-        check(base, [&["a/"], &["0700 a/"]], "/a", &["M /a mode"], true);
-        check(base, [&["x => a/b"], &["x => a/b"]], "/", &[], false);
+        check(
+            base,
+            [&[".wh.a"], &[]],
+            "/",
+            &["A /a", "A /a/b"],
+            Some(&["X /a"]),
+        );
     }
 
     #[test]
     fn both_tops_may_say_it_all() {
         let base: &[&str] = &["a/", "a/b"];
         let opaque: &[&str] = &["a/", "a/.wh..wh..opq", "a/c"];
-        check(base, [opaque, opaque], "/", &["M /a/c content"], true);
-        check(base, [&["a/.wh.b"], &["a/.wh.b"]], "/", &[], true);
-        check(base, [&[], &[]], "/", &[], true);
-        check(base, [&["a/d"], &["a/d"]], "/", &["M /a/d content"], true);
+        check_told(base, [opaque, opaque], "/", &["M /a/c content"]);
+        check_told(base, [&["a/.wh.b"], &["a/.wh.b"]], "/", &[]);
+        check_told(base, [&[], &[]], "/", &[]);
+        check_told(base, [&["a/d"], &["a/d"]], "/", &["M /a/d content"]);
     }
 
     #[test]
@@ -553,24 +633,38 @@ mod tests {
             &["usr/", "usr/bin/", "usr/bin/x"],
             &["usr/", "usr/bin/", "usr/bin/x", "new"],
         ];
-        check(base, tops, "/usr/bin/x", &["M /usr/bin/x content"], true);
-        check(base, tops, "usr//./bin", &["M /usr/bin/x content"], true);
-        check(
-            base,
-            tops,
-            "/usr/../usr",
-            &["M /usr/../usr/bin/x content"],
-            true,
-        );
+        check_told(base, tops, "/usr/bin/x", &["M /usr/bin/x content"]);
+        check_told(base, tops, "usr//./bin", &["M /usr/bin/x content"]);
+        let dots = &["M /usr/../usr/bin/x content"];
+        check_told(base, tops, "/usr/../usr", dots);
         // Not even the name of the link is in the tops.
-        check(base, tops, "/bin/x", &["M /bin/x content"], false);
-        check(base, tops, "/bin", &[], true);
-        check(base, tops, "/etc", &[], true);
-        check(base, tops, "/nowhere", &[], true);
-        check(base, tops, "/new", &["A /new"], false);
+        check(base, tops, "/bin/x", &["M /bin/x content"], None);
+        check_told(base, tops, "/bin", &[]);
+        check_told(base, tops, "/etc", &[]);
+        check_told(base, tops, "/nowhere", &[]);
+        check(base, tops, "/new", &["A /new"], Some(&["X /new"]));
         let linked: [&[&str]; 2] = [&["bin -> b", "b/", "b/x"], &["bin -> c", "c/", "c/x"]];
-        check(&[], linked, "/bin/x", &["M /bin/x content"], true);
-        check(&[], linked, "/bin/y", &[], false);
+        check_told(&[], linked, "/bin/x", &["M /bin/x content"]);
+        check(&[], linked, "/bin/y", &[], None);
+    }
+
+    #[test]
+    fn whether_a_path_exists_may_depend_on_the_base() {
+        let base: &[&str] = &["a/", "a/b"];
+        let exists = |tops: [&[&str]; 2], path: &str| {
+            let tops = [owned(&[tops[0]]), owned(&[tops[1]])];
+            let (whole, above) = both_ways(&owned(&[base]), [&tops[0], &tops[1]], path);
+            (whole.exists, above.and_then(|above| above.exists))
+        };
+        assert_eq!(exists([&[], &[]], "/"), (Some(true), Some(true)));
+        assert_eq!(exists([&[], &[]], "/a"), (Some(true), None));
+        assert_eq!(exists([&[], &[]], "/x"), (Some(false), None));
+        assert_eq!(exists([&["x"], &[]], "/x"), (Some(true), Some(true)));
+        let gone: &[&str] = &[".wh.a"];
+        assert_eq!(exists([gone, gone], "/a"), (Some(false), Some(false)));
+        assert_eq!(exists([gone, &[]], "/a"), (Some(true), None));
+        let below: &[&str] = &["x/.wh.y"];
+        assert_eq!(exists([below, below], "/x"), (Some(false), None));
     }
 
     #[test]
@@ -617,7 +711,7 @@ mod tests {
             };
             (0..count).map(&mut layer).collect()
         };
-        let (mut told, mut differences) = (0, 0);
+        let (mut told, mut differences, mut partly) = (0, 0, 0);
         for case in 0..20_000 {
             let (base, old, new) = (
                 layers(case % 3),
@@ -633,12 +727,37 @@ mod tests {
             }
             let path = paths[case % paths.len()];
             let (whole, above) = both_ways(&base, [&old, &new], path);
-            if let Some(above) = above {
-                assert_eq!(above, whole, "{base:?} {old:?} {new:?} {path}");
+            let Some(above) = above else {
+                continue;
+            };
+            let case = format!("{base:?} {old:?} {new:?} {path}");
+            let (all, found) = (lines(&whole.changes), lines(&above.changes));
+            if above.is_certain() {
+                assert_eq!((&found, above.exists), (&all, whole.exists), "{case}");
                 told += 1;
-                differences += usize::from(!whole.is_empty());
+                differences += usize::from(!all.is_empty());
+                continue;
             }
+            let (open, certain): (Vec<_>, Vec<_>) =
+                found.iter().partition(|line| line.starts_with('X'));
+            for line in &certain {
+                assert!(all.contains(line), "{line}: {found:?} {all:?} {case}");
+            }
+            for (line, change) in all.iter().zip(&whole.changes) {
+                let path = String::from_utf8_lossy(&change.path);
+                let is_covered = open.iter().any(|open| {
+                    let open = open.trim_start_matches("X ").trim_end_matches('/');
+                    let rest = path.strip_prefix(open);
+                    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                });
+                let is_told = certain.contains(&line) || is_covered;
+                assert!(is_told, "{line}: {found:?} {all:?} {case}");
+            }
+            partly += usize::from(!certain.is_empty() && !open.is_empty());
         }
-        assert!(told > 2000 && differences > 1000, "{told} {differences}");
+        assert!(
+            told > 2000 && differences > 1000 && partly > 1000,
+            "{told} {differences} {partly}"
+        );
     }
 }

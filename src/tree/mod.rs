@@ -24,7 +24,7 @@ mod union;
 #[cfg(test)]
 mod vectors;
 
-pub use changes::{Aspects, Change, ChangeKind, changes, changes_above};
+pub use changes::{Aspects, Change, ChangeKind, ChangesAbove, Side, changes, changes_above, known};
 pub use node::{Content, Dirent, Ino, Kind, Node, Totals};
 pub use partial::{Answer, PartialTree};
 pub use provenance::{Appearance, Deed, DeedKind, Removal, provenance};

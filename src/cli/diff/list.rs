@@ -8,7 +8,7 @@ use super::super::look::kind_name;
 use super::super::output;
 use super::count;
 use crate::mount::Differences;
-use crate::tree::{Aspects, Change, ChangeKind, Content, Ino, Node, Tree};
+use crate::tree::{Aspects, Change, ChangeKind, Content, Ino, Node, Side, Tree, known};
 
 /// A path that differs.
 #[derive(Serialize)]
@@ -18,9 +18,18 @@ struct Row {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     changed: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    old: Option<Attributes>,
+    old: Option<There>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    new: Option<Attributes>,
+    new: Option<There>,
+}
+
+/// What is known of a path in one of the images.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum There {
+    Something(Attributes),
+    /// Written as `null`.
+    Nothing,
 }
 
 /// What a path is in one of the images.
@@ -40,31 +49,63 @@ struct Attributes {
     xattrs: Vec<String>,
 }
 
+/// How a letter and a path are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lines {
+    /// A space between them, and what changed after them if there are to be details.
+    Plain { details: bool },
+    /// A tab between them.
+    Tab,
+    /// A zero byte after each, and the path as it is.
+    Zero,
+}
+
 /// A line for each path.
-pub(super) fn names(found: &Differences, as_git: bool, details: bool) -> anyhow::Result<()> {
-    let separator = if as_git { b'\t' } else { b' ' };
+pub(super) fn names(found: &Differences, form: Lines) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    for change in &found.changes {
-        text.extend([letter(change), separator]);
+    for change in &found.found.changes {
+        text.push(letter(change));
+        if form == Lines::Zero {
+            text.extend([b"\0", &change.path[..], b"\0"].concat());
+            continue;
+        }
+        text.push(if form == Lines::Tab { b'\t' } else { b' ' });
         text.extend(output::name(&change.path));
-        if let ChangeKind::Changed { aspects, .. } = change.kind
-            && details
-            && !as_git
+        if form == (Lines::Plain { details: true })
+            && let Some(details) = details(change)
         {
-            text.extend(format!(" [{}]", words(aspects)).into_bytes());
+            text.extend(format!(" [{details}]").into_bytes());
         }
         text.push(b'\n');
     }
     output::bytes(&text)
 }
 
+/// What changed, or may have.
+fn details(change: &Change) -> Option<String> {
+    let may_be = match change.kind {
+        ChangeKind::Added(_) | ChangeKind::Removed(_) => return None,
+        ChangeKind::Changed { aspects, .. } => return Some(words(aspects)),
+        ChangeKind::Unknown { old, new } => match (old, new) {
+            (Side::Below, Side::Absent) => "removed, if it was there",
+            (Side::Absent, Side::Below) => "added, if it is there",
+            (Side::Below, _) => "added, changed or the same",
+            (_, Side::Below) => "removed, changed or the same",
+            (_, Side::Absent) => "removed, with all in it",
+            (Side::Absent, _) => "added, with all in it",
+            (Side::Node(_), Side::Node(_)) => "changed or the same, or something in it",
+        },
+    };
+    Some(may_be.to_owned())
+}
+
 /// How sizes changed, and a sum.
 pub(super) fn stat(found: &Differences) -> anyhow::Result<()> {
     let (old, new) = (found.old.tree(), found.new.tree());
     let mut rows = Vec::new();
-    let (mut added, mut removed, mut changed) = (0, 0, 0);
+    let (mut added, mut removed, mut changed, mut unknown) = (0, 0, 0, 0);
     let (mut before, mut after) = (Sizes::default(), Sizes::default());
-    for change in &found.changes {
+    for change in &found.found.changes {
         let what = match change.kind {
             ChangeKind::Added(ino) => {
                 added += 1;
@@ -92,6 +133,10 @@ pub(super) fn stat(found: &Differences) -> anyhow::Result<()> {
                     words(aspects)
                 }
             }
+            ChangeKind::Unknown { old: from, new: to } => {
+                unknown += 1;
+                format!("{} -> {}", known_size(old, from), known_size(new, to))
+            }
         };
         rows.push((output::name(&change.path), what));
     }
@@ -109,38 +154,55 @@ pub(super) fn stat(found: &Differences) -> anyhow::Result<()> {
     }
     let sum = signed(before.sum, after.sum);
     let added = count(added, "path", "paths");
-    text.extend(
-        format!("{added} added, {removed} removed, {changed} changed, {sum}\n").into_bytes(),
-    );
+    let unknown = match unknown {
+        0 => String::new(),
+        _ => format!("{unknown} not known, "),
+    };
+    let sum = format!("{added} added, {removed} removed, {changed} changed, {unknown}{sum}\n");
+    text.extend(sum.into_bytes());
     output::bytes(&text)
 }
 
 /// An array of all that is known.
 pub(super) fn json(found: &Differences) -> anyhow::Result<()> {
     let (old, new) = (found.old.tree(), found.new.tree());
+    let there = |tree: &Tree, ino| attributes(tree, ino).map(There::Something);
+    let what = |tree: &Tree, side: Side| match side {
+        Side::Node(ino) => there(tree, ino),
+        Side::Absent => Some(There::Nothing),
+        Side::Below => None,
+    };
     let row = |change: &Change| {
         let (status, changed, from, to) = match change.kind {
-            ChangeKind::Added(ino) => ("added", Vec::new(), None, Some(ino)),
-            ChangeKind::Removed(ino) => ("removed", Vec::new(), Some(ino), None),
+            ChangeKind::Added(ino) => ("added", Vec::new(), None, there(new, ino)),
+            ChangeKind::Removed(ino) => ("removed", Vec::new(), there(old, ino), None),
             ChangeKind::Changed {
                 old: from,
                 new: to,
                 aspects,
-            } => ("changed", aspects.names().collect(), Some(from), Some(to)),
+            } => (
+                "changed",
+                aspects.names().collect(),
+                there(old, from),
+                there(new, to),
+            ),
+            ChangeKind::Unknown { old: from, new: to } => {
+                ("unknown", Vec::new(), what(old, from), what(new, to))
+            }
         };
         Row {
             path: output::printable(&change.path),
             status,
             changed,
-            old: from.and_then(|ino| attributes(old, ino)),
-            new: to.and_then(|ino| attributes(new, ino)),
+            old: from,
+            new: to,
         }
     };
-    output::json(&found.changes.iter().map(row).collect::<Vec<_>>())
+    output::json(&found.found.changes.iter().map(row).collect::<Vec<_>>())
 }
 
 fn attributes(tree: &Tree, ino: Ino) -> Option<Attributes> {
-    let node = tree.node(ino)?;
+    let node = known(tree, ino)?;
     let (mut target, mut device) = (None, None);
     match tree.content(node) {
         Content::Symlink(bytes) => target = Some(output::printable(bytes)),
@@ -174,6 +236,7 @@ fn letter(change: &Change) -> u8 {
         ChangeKind::Removed(_) => b'D',
         ChangeKind::Changed { aspects, .. } if aspects.contains(Aspects::KIND) => b'T',
         ChangeKind::Changed { .. } => b'M',
+        ChangeKind::Unknown { .. } => b'X',
     }
 }
 
@@ -183,6 +246,16 @@ fn words(aspects: Aspects) -> String {
 
 fn size(tree: &Tree, ino: Ino) -> u64 {
     tree.node(ino).map_or(0, Node::size)
+}
+
+/// The size of what may differ, as far as it is known.
+fn known_size(tree: &Tree, side: Side) -> String {
+    match side {
+        Side::Node(ino) => known(tree, ino).map(|node| output::size(node.size())),
+        Side::Absent => Some("none".to_owned()),
+        Side::Below => None,
+    }
+    .unwrap_or_else(|| "?".to_owned())
 }
 
 /// The difference of two sizes, with its sign.

@@ -12,10 +12,13 @@ use clap::Args;
 
 use super::globals::{Globals, ImageOptions, runtime};
 use super::{output, progress, time};
-use crate::mount::{Compared, Comparison, Cost, Differences, Image, LayerProgress, Request};
+use crate::mount::{
+    Compared, Comparison, Cost, Differences, Image, LayerProgress, Request, Unopened,
+};
 use crate::oci::Location;
 use crate::store::Store;
 use crate::tree::{Aspects, ChangeKind};
+use list::Lines;
 
 /// With `--exit-code`: something differs, and it could not be found out. As `diff` has them.
 const DIFFERENT: u8 = 1;
@@ -30,11 +33,15 @@ imgfs diff [OPTIONS] A B [PATH]
        imgfs diff [OPTIONS] --platforms <OLD,NEW> IMAGE [PATH]",
     after_help = "\
 Each path that differs is a line: A added, D removed, M changed, T of another type (-v: what of
-it changed). The layers' indexes tell: no content is fetched but for -u, and layers that both
-images have at the bottom are opened only if those above leave something open. Paths of which
-only the time differs are left out (--times: listed).
+it changed). The layers' indexes tell: no content is fetched but for -u. Paths of which only the
+time differs are left out (--times: listed).
 
-Exit codes: 0 done; with --exit-code 0 nothing differs, 1 something does, 2 failed.
+X: not told by the layers that differ. They set the path, which adds it, changes it or leaves it
+as it was; or they remove it, if it was there. Of a directory that goes for all in it that is not
+listed. Layers that both images have at the bottom would tell, but are opened only if their
+indexes are in the cache or beside the image: with --all, and for -u, they are fetched.
+
+Exit codes: 0 done; with --exit-code 0 nothing differs, 1 something does or may (X), 2 failed.
 
 Examples:
   imgfs diff golang:1.25 golang:1.26
@@ -73,6 +80,12 @@ pub(super) struct DiffArgs {
     /// Print the lines of text that changed, with 3 lines around, as `diff -u` does: of a file, or of all below PATH
     #[arg(long, short, group = "form")]
     unified: bool,
+    /// Open all layers that can tell something, whatever is to be fetched for that: no X is left
+    #[arg(long)]
+    all: bool,
+    /// End letters and paths with a zero byte each, as `git diff --name-status -z` does
+    #[arg(short = 'z', conflicts_with_all = ["stat", "json", "unified"])]
+    zero: bool,
     /// List paths, too, of which only the modification time differs
     #[arg(long)]
     times: bool,
@@ -109,18 +122,19 @@ async fn run(globals: &Globals, args: &DiffArgs) -> anyhow::Result<bool> {
     let announce = |downloads: &[LayerProgress]| {
         shown = Some(progress::show(downloads, globals.quiet));
     };
-    let mut found = comparison.run(what.path.as_bytes(), announce).await?;
+    let all = args.all || args.unified;
+    let found = comparison.run(what.path.as_bytes(), all, announce);
+    let mut found = found.await?;
     drop(shown);
     let left_out = if args.times {
         0
     } else {
         leave_out_times(&mut found)
     };
-    found
-        .changes
-        .sort_by(|one, other| one.path.cmp(&other.path));
+    (found.found.changes).sort_by(|one, other| one.path.cmp(&other.path));
     if !globals.quiet {
         say(&found.cost);
+        say_unopened(&found, what.path);
         if left_out > 0 {
             output::message(&format!(
                 "{} of which only the modification time differs: not listed (--times lists them)",
@@ -128,7 +142,7 @@ async fn run(globals: &Globals, args: &DiffArgs) -> anyhow::Result<bool> {
             ));
         }
     }
-    let is_different = !found.changes.is_empty();
+    let is_different = !found.found.changes.is_empty();
     if args.unified {
         text::print(&found, globals.quiet).await?;
     } else if args.json {
@@ -136,7 +150,13 @@ async fn run(globals: &Globals, args: &DiffArgs) -> anyhow::Result<bool> {
     } else if args.stat {
         list::stat(&found)?;
     } else {
-        list::names(&found, args.name_status, globals.verbose > 0)?;
+        let details = globals.verbose > 0;
+        let form = match (args.zero, args.name_status) {
+            (true, _) => Lines::Zero,
+            (false, true) => Lines::Tab,
+            (false, false) => Lines::Plain { details },
+        };
+        list::names(&found, form)?;
     }
     Ok(is_different)
 }
@@ -237,12 +257,12 @@ fn requests(
 
 /// Leaves out what differs in its time alone; how many that are.
 fn leave_out_times(found: &mut Differences) -> usize {
-    let before = found.changes.len();
-    found.changes.retain(|change| match change.kind {
+    let before = found.found.changes.len();
+    found.found.changes.retain(|change| match change.kind {
         ChangeKind::Changed { aspects, .. } => !aspects.without(Aspects::MTIME).is_empty(),
-        ChangeKind::Added(_) | ChangeKind::Removed(_) => true,
+        ChangeKind::Added(_) | ChangeKind::Removed(_) | ChangeKind::Unknown { .. } => true,
     });
-    before - found.changes.len()
+    before - found.found.changes.len()
 }
 
 /// Says what it took beside the indexes.
@@ -261,6 +281,25 @@ fn say(cost: &Cost) {
             output::size(cost.fetched)
         ));
     }
+}
+
+/// Says what is not known, and what it would take.
+fn say_unopened(found: &Differences, path: &str) {
+    let Some(Unopened { layers, size }) = found.unopened else {
+        return;
+    };
+    let changes = found.found.changes.iter();
+    let unknown = changes.filter(|change| matches!(change.kind, ChangeKind::Unknown { .. }));
+    let open = match unknown.count() {
+        0 => format!("not known whether {path} exists"),
+        number => format!("{} (X) not known to differ", count(number, "path", "paths")),
+    };
+    let (which, size) = (layers.saturating_sub(1), output::size(size));
+    let unopened = match layers {
+        1 => "layer 0, which both have, was not opened; --all opens it".to_owned(),
+        _ => format!("layers 0 to {which}, which both have, were not opened; --all opens them"),
+    };
+    output::message(&format!("{open}: {unopened} ({size} to fetch)"));
 }
 
 fn count(number: usize, one: &str, several: &str) -> String {

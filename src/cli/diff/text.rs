@@ -44,7 +44,7 @@ pub(super) async fn print(found: &Differences, quiet: bool) -> anyhow::Result<()
     let mut left = MAX_TEXTS;
     let mut not_read = 0;
     let mut wanted = Vec::new();
-    for change in found.changes.iter().filter(|change| has_text(change)) {
+    for change in found.found.changes.iter().filter(|change| has_text(change)) {
         let (old, new) = inos(change);
         let size = readable_size(&found.old, old) + readable_size(&found.new, new);
         match left.checked_sub(size) {
@@ -91,6 +91,8 @@ fn has_text(change: &Change) -> bool {
         ChangeKind::Changed { aspects, .. } => {
             aspects.contains(Aspects::CONTENT) || aspects.contains(Aspects::KIND)
         }
+        // All is opened for lines.
+        ChangeKind::Unknown { .. } => false,
     }
 }
 
@@ -99,6 +101,7 @@ fn inos(change: &Change) -> (Option<Ino>, Option<Ino>) {
         ChangeKind::Added(ino) => (None, Some(ino)),
         ChangeKind::Removed(ino) => (Some(ino), None),
         ChangeKind::Changed { old, new, .. } => (Some(old), Some(new)),
+        ChangeKind::Unknown { .. } => (None, None),
     }
 }
 

@@ -1,8 +1,8 @@
 //! What differs between two images, from the indexes of their layers.
 //!
 //! ```text
-//! old   base ── a ── b ── c            layers that both have at the bottom say the same in both: they are opened only if
-//! new   base ── a ── d ── e            those above leave something open, from the top down
+//! old   base ── a ── b ── c            layers that both have at the bottom say the same in both: they are opened if that
+//! new   base ── a ── d ── e            costs nothing, or else if it is asked for, where those above leave something open
 //! ```
 //!
 //! Whether two files have the same bytes is told by the digests that the indexes have of them (`digests`); where there are
@@ -11,7 +11,7 @@
 mod content;
 mod digests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -24,7 +24,9 @@ use crate::fs::ImageFs;
 use crate::layer::estargz::TOC_DIGEST;
 use crate::oci::{Descriptor, Digest};
 use crate::store::{OpenLayer, Store};
-use crate::tree::{Aspects, Change, ChangeKind, PartialTree, Tree, changes_above};
+use crate::tree::{
+    Aspects, Change, ChangeKind, ChangesAbove, PartialTree, PathError, Tree, changes_above,
+};
 use content::{Decided, decide};
 
 /// An image, or the lower layers of one.
@@ -51,14 +53,25 @@ pub struct Comparison {
 
 /// What differs, and how to read it.
 pub struct Differences {
-    /// In the order of a walk: a directory, then what is in it.
-    pub changes: Vec<Change>,
+    /// What was found, the changes in the order of a walk.
+    pub found: ChangesAbove,
     /// The old image, as far as it had to be opened.
     pub old: Arc<ImageFs>,
     /// The new one.
     pub new: Arc<ImageFs>,
     /// What it took beside the indexes.
     pub cost: Cost,
+    /// The lowest layers, which both have, were not opened, although they may tell more. `None`: nothing more.
+    pub unopened: Option<Unopened>,
+}
+
+/// Layers that are not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unopened {
+    /// Their number, from the base on.
+    pub layers: usize,
+    /// What it would take to open them, in bytes of blobs at most.
+    pub size: u64,
 }
 
 /// What a comparison took because indexes had no digests of files.
@@ -99,10 +112,13 @@ impl Comparison {
         }
     }
 
-    /// What differs at `path` and below. `announce` is told of downloads before they start.
+    /// What differs at `path` and below. Where layers that both have could tell more, they are opened for nothing, or for
+    /// what it takes if `all` is to be known. `announce` is told of downloads before they start. If the path leads nowhere
+    /// in both, the error's cause is a [`PathError`].
     pub async fn run(
         mut self,
         path: &[u8],
+        all: bool,
         mut announce: impl FnMut(&[LayerProgress]),
     ) -> anyhow::Result<Differences> {
         self.open_tops(&mut announce).await?;
@@ -114,10 +130,21 @@ impl Comparison {
                 files.push((a, b));
                 false
             };
-            let Some(changes) = changes_above(&old, &new, path, &mut undecided) else {
-                self.open_next(&mut announce).await?;
+            let above = changes_above(&old, &new, path, &mut undecided);
+            let is_certain = above.as_ref().is_some_and(ChangesAbove::is_certain);
+            if !is_certain && self.open_free().await? {
                 continue;
+            }
+            let found = match above {
+                Some(found) if is_certain || !all || self.below == 0 => found,
+                _ => {
+                    self.open_next(&mut announce).await?;
+                    continue;
+                }
             };
+            if found.exists == Some(false) {
+                return Err(self.nowhere(path));
+            }
             let (old, new) = (self.filesystem(0, old)?, self.filesystem(1, new)?);
             let layers = [self.open_layers(0), self.open_layers(1)];
             let mut cost = self.cost.clone();
@@ -125,7 +152,7 @@ impl Comparison {
             self.cost = cost;
             match decided {
                 Decided::Same(same) => {
-                    let changes = changes.into_iter().filter_map(|change| {
+                    let changes = found.changes.into_iter().filter_map(|change| {
                         let ChangeKind::Changed { old, new, aspects } = change.kind else {
                             return Some(change);
                         };
@@ -136,10 +163,12 @@ impl Comparison {
                         let kind = ChangeKind::Changed { old, new, aspects };
                         (!aspects.is_empty()).then_some(Change { kind, ..change })
                     });
+                    let changes = changes.collect();
                     return Ok(Differences {
-                        changes: changes.collect(),
+                        found: ChangesAbove { changes, ..found },
                         old,
                         new,
+                        unopened: (!is_certain).then(|| self.unopened()),
                         cost: self.cost,
                     });
                 }
@@ -162,6 +191,69 @@ impl Comparison {
             }
         }
         self.open(wanted, announce).await
+    }
+
+    /// An error whose cause is a [`PathError`].
+    fn nowhere(&self, path: &[u8]) -> anyhow::Error {
+        let [old, new] = self.images.each_ref().map(|image| &image.reference);
+        let or = match old == new {
+            true => String::new(),
+            false => format!(" or {new}"),
+        };
+        let err = PathError::NotFound;
+        let text = format!("{}: {err} in {old}{or}", path.escape_ascii());
+        anyhow::Error::new(err).context(text)
+    }
+
+    /// What is not open, and would not be for nothing.
+    fn unopened(&self) -> Unopened {
+        let [blobs, _] = &self.blobs;
+        let mut seen = HashSet::new();
+        let cold = blobs.iter().take(self.below).filter(|blob| {
+            !self.store.has_index(&blob.digest)
+                && !self.open.contains_key(&key(blob))
+                && seen.insert(blob.digest)
+        });
+        Unopened {
+            layers: self.below,
+            size: cold.map(|blob| blob.size).sum(),
+        }
+    }
+
+    /// Opens the next layers below whose indexes are here, or else the next one if it is found to have one beside it;
+    /// whether there was any.
+    async fn open_free(&mut self) -> anyhow::Result<bool> {
+        let mut has_opened = false;
+        loop {
+            let [blobs, _] = &self.blobs;
+            let next = self.below.checked_sub(1).and_then(|next| blobs.get(next));
+            let Some(blob) = next.cloned() else {
+                return Ok(has_opened);
+            };
+            let is_open = self.open.contains_key(&key(&blob));
+            if !is_open && self.store.has_index(&blob.digest) {
+                self.open(vec![(0, blob)], &mut |_: &[LayerProgress]| {})
+                    .await?;
+            } else if !is_open && (has_opened || !self.open_found(&blob).await) {
+                return Ok(has_opened);
+            }
+            self.below -= 1;
+            has_opened = true;
+        }
+    }
+
+    /// Opens a layer by an index that is found beside one of the images; whether there is one.
+    async fn open_found(&mut self, blob: &Descriptor) -> bool {
+        for image in &self.images {
+            if let Some(found) = image.finder.take(&blob.digest).await.found {
+                image.finder.written().await;
+                let mut layer = found.layer;
+                hide_format_files(blob, &mut layer.index);
+                self.open.insert(key(blob), layer);
+                return true;
+            }
+        }
+        false
     }
 
     /// Opens the next layer below, and those under it that cost nothing because their index is here.

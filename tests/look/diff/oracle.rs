@@ -257,7 +257,7 @@ fn what_differs_is_what_differs_once_extracted() {
         let cache = world.path(&format!("cache{case}"));
         let mut command = world.command(crate::world::IMGFS);
         command
-            .arg("diff")
+            .args(["diff", "--all"])
             .arg("--cache-dir")
             .arg(cache)
             .arg("--name-status")

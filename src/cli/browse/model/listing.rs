@@ -79,8 +79,10 @@ impl Listing {
                 None => old.tree().content(a) == new.tree().content(b),
             }
         });
-        let mut marks = found.into_iter().map(|change| {
+        let mut marks = found.into_iter().filter_map(|change| {
             let mark = match change.kind {
+                // Full trees leave nothing open.
+                ChangeKind::Unknown { .. } => return None,
                 ChangeKind::Added(_) => Mark::Added,
                 ChangeKind::Removed(_) => Mark::Removed,
                 ChangeKind::Changed {
@@ -97,7 +99,7 @@ impl Listing {
                     }
                 }
             };
-            (change.path, mark)
+            Some((change.path, mark))
         });
         let mut listing = Self {
             entries: Vec::new(),
