@@ -45,6 +45,8 @@ pub(super) struct WhenceArgs {
 struct Whence {
     reference: String,
     path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_base64: Option<String>,
     /// Whether all layers were looked at.
     complete: bool,
     /// Number of layers, from the base on, that were not looked at.
@@ -65,12 +67,19 @@ struct LayerDeed {
     changed: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_base64: Option<String>,
     /// How it was removed: `whiteout`, `opaque` or `replaced`.
     #[serde(skip_serializing_if = "Option::is_none")]
     how: Option<&'static str>,
     /// The path that this was done to: itself, or a directory above it.
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_base64: Option<String>,
+    /// The bytes of the target, or of that path.
+    #[serde(skip)]
+    other: Vec<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,7 +100,7 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
     let below = peek.layers().next().map_or(0, |(position, _)| position);
     let tocs: Vec<_> = peek.layers().map(|(_, layer)| &layer.index.toc).collect();
     let deeds = provenance(&tocs, below == 0, &real_path)?;
-    let shown = output::printable(&real_path);
+    let shown = output::printable_name(&real_path);
     if deeds.is_empty() {
         anyhow::bail!("{shown}: no layer of {} has it", peek.image.reference);
     }
@@ -106,7 +115,8 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
         .collect();
     let whence = Whence {
         reference: peek.image.reference.to_string(),
-        path: shown,
+        path: output::json_text(&real_path),
+        path_base64: output::json_base64(&real_path),
         complete: below == 0,
         not_looked_at: below,
         layers,
@@ -114,7 +124,7 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
     if args.json {
         return output::json(&whence);
     }
-    print(&whence, args)?;
+    print(&whence, &real_path, args)?;
     if below > 0 && !globals.quiet {
         let layers = match below {
             1 => "the base layer was".to_owned(),
@@ -151,7 +161,6 @@ fn layer_deed(
     blob: &Descriptor,
     step: Option<&BuildStep>,
 ) -> LayerDeed {
-    let text = |path: &[u8]| Some(output::printable(path));
     let (mut changed, mut target, mut how, mut at) = (Vec::new(), None, None, None);
     let what = match &deed.kind {
         DeedKind::Added => "added",
@@ -162,7 +171,7 @@ fn layer_deed(
         }
         DeedKind::Repeated => "repeated",
         DeedKind::HardLink { target: name } => {
-            target = text(name);
+            target = Some(name);
             "hard link"
         }
         DeedKind::Removed(removal) => {
@@ -171,7 +180,7 @@ fn layer_deed(
                 Removal::Opaque(path) => ("opaque", path),
                 Removal::Replaced(path) => ("replaced", path),
             };
-            (how, at) = (Some(name), text(path));
+            (how, at) = (Some(name), Some(path));
             "removed"
         }
     };
@@ -180,9 +189,12 @@ fn layer_deed(
         digest: blob.digest.to_string(),
         what,
         changed,
-        target,
+        target: target.map(|path| output::json_text(path)),
+        target_base64: target.and_then(|path| output::json_base64(path)),
         how,
-        at,
+        at: at.map(|path| output::json_text(path)),
+        at_base64: at.and_then(|path| output::json_base64(path)),
+        other: target.or(at).cloned().unwrap_or_default(),
         kind: deed.after.map(|after| kind_name(after.kind)),
         mode: deed.after.map(|after| format!("{:04o}", after.permissions)),
         size: deed.after.map(|after| after.size),
@@ -205,7 +217,7 @@ fn aspect_names(aspects: Aspects) -> Vec<&'static str> {
     named.map(|(_, name)| *name).collect()
 }
 
-fn print(whence: &Whence, args: &WhenceArgs) -> anyhow::Result<()> {
+fn print(whence: &Whence, path: &[u8], args: &WhenceArgs) -> anyhow::Result<()> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let rows: Vec<_> = (whence.layers.iter())
         .map(|deed| {
@@ -214,7 +226,7 @@ fn print(whence: &Whence, args: &WhenceArgs) -> anyhow::Result<()> {
             vec![
                 deed.layer.to_string(),
                 hex.chars().take(12).collect(),
-                what_text(deed, &whence.path),
+                what_text(deed, path),
                 or_dash(deed.size.map(output::size)),
                 or_dash(deed.mtime.map(time::utc)),
                 or_dash(command.map(|command| command_text(command, args.no_trunc))),
@@ -229,26 +241,21 @@ fn print(whence: &Whence, args: &WhenceArgs) -> anyhow::Result<()> {
         "MODIFIED (UTC)",
         "COMMAND",
     ];
-    output::line(&whence.path)?;
+    output::line(&output::printable_name(path))?;
     output::table(&heading, &rows, &[0, 3])
 }
 
-fn what_text(deed: &LayerDeed, path: &str) -> String {
-    let at = deed.at.as_deref().unwrap_or_default();
+fn what_text(deed: &LayerDeed, path: &[u8]) -> String {
+    let other = output::printable_name(&deed.other);
     match (deed.what, deed.how) {
         ("set", _) => "added or replaced".to_owned(),
         ("changed", _) => format!("changed: {}", deed.changed.join(", ")),
         ("repeated", _) => "the same again".to_owned(),
-        ("hard link", _) => {
-            format!(
-                "hard link to {}",
-                deed.target.as_deref().unwrap_or_default()
-            )
-        }
-        (_, Some("whiteout")) if at == path => "removed".to_owned(),
-        (_, Some("whiteout")) => format!("removed with {at}"),
-        (_, Some("opaque")) => format!("removed: {at} begins anew"),
-        (_, Some(_)) => format!("removed: {at} is no directory any more"),
+        ("hard link", _) => format!("hard link to {other}"),
+        (_, Some("whiteout")) if deed.other == path => "removed".to_owned(),
+        (_, Some("whiteout")) => format!("removed with {other}"),
+        (_, Some("opaque")) => format!("removed: {other} begins anew"),
+        (_, Some(_)) => format!("removed: {other} is no directory any more"),
         (what, None) => what.to_owned(),
     }
 }
