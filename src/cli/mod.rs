@@ -8,6 +8,7 @@ mod complete;
 mod cp;
 mod daemon;
 mod diff;
+mod digests;
 mod exit;
 mod export;
 mod format;

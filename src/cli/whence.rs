@@ -1,15 +1,19 @@
 //! `imgfs whence`: which layer brought a path, and what the others did to it.
 
+use std::collections::HashMap;
+
 use clap::Args;
 use serde::Serialize;
 
+use super::digests::digests_of;
 use super::globals::{Globals, ImageOptions, runtime};
 use super::history::command_text;
 use super::look::{kind_name, peek};
 use super::{output, progress, time};
+use crate::layer::Extent;
 use crate::mount::Peek;
 use crate::oci::{BuildStep, Descriptor};
-use crate::tree::{Answer, Aspects, Deed, DeedKind, PartialTree, Removal, provenance};
+use crate::tree::{Answer, Content, Deed, DeedKind, PartialTree, Removal, provenance};
 
 /// Show which layer brought a path, by which command, and what it replaced.
 #[derive(Args)]
@@ -55,13 +59,13 @@ struct Whence {
     layers: Vec<LayerDeed>,
 }
 
-/// What one layer did. Sizes in bytes, times in seconds since 1970.
+/// What one layer did. Sizes in bytes; `mtime` in whole seconds since 1970, rounded down, and nanoseconds beyond that.
 #[derive(Serialize)]
 struct LayerDeed {
     /// The base is 0.
     layer: usize,
     digest: String,
-    /// `added`, `set`, `changed`, `repeated`, `hard link` or `removed`.
+    /// `added`, `set`, `changed`, `stored anew`, `repeated`, `hard link` or `removed`.
     what: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     changed: Vec<&'static str>,
@@ -88,6 +92,8 @@ struct LayerDeed {
     size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mtime: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtime_nanoseconds: Option<u32>,
     created: Option<String>,
     created_by: Option<String>,
 }
@@ -99,7 +105,32 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
     let real_path = real_path.unwrap_or_default();
     let below = peek.layers().next().map_or(0, |(position, _)| position);
     let tocs: Vec<_> = peek.layers().map(|(_, layer)| &layer.index.toc).collect();
-    let deeds = provenance(&tocs, below == 0, &real_path)?;
+    let deeds = {
+        let mut digests = HashMap::new();
+        let mut same_content = |old: Content<'_>, new: Content<'_>| {
+            let (old_layer, old_runs) = stored_runs(old)?;
+            let (new_layer, new_runs) = stored_runs(new)?;
+            let mut digest = |layer: usize, start: u64| {
+                let known = digests.entry(layer).or_insert_with(|| {
+                    let open = peek.layers().nth(layer);
+                    open.map(|(_, open)| digests_of(peek.store(), open.reader.slot()))
+                        .unwrap_or_default()
+                });
+                known.get(&start).copied()
+            };
+            let start = |runs: &[Extent]| runs.first().map(|run| run.layer_offset);
+            let old = digest(old_layer, start(&old_runs)?)?;
+            let new = digest(new_layer, start(&new_runs)?)?;
+            // The digests are of the stored bytes alone, so holes in other places are another matter.
+            let places = |runs: &[Extent]| -> Vec<_> {
+                (runs.iter())
+                    .map(|run| (run.file_offset, run.length))
+                    .collect()
+            };
+            (places(&old_runs) == places(&new_runs)).then_some(old == new)
+        };
+        provenance(&tocs, below == 0, &real_path, &mut same_content)?
+    };
     let shown = output::printable_name(&real_path);
     if deeds.is_empty() {
         anyhow::bail!("{shown}: no layer of {} has it", peek.image.reference);
@@ -137,6 +168,28 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
     Ok(())
 }
 
+/// The layer of a regular file's bytes, and where they are.
+fn stored_runs(content: Content<'_>) -> Option<(usize, Vec<Extent>)> {
+    let (layer, mut runs) = match content {
+        Content::File {
+            layer,
+            offset,
+            size,
+        } => {
+            let run = Extent {
+                file_offset: 0,
+                layer_offset: offset,
+                length: size,
+            };
+            (layer, vec![run])
+        }
+        Content::SparseFile { layer, extents, .. } => (layer, extents.to_vec()),
+        _ => return None,
+    };
+    runs.retain(|run| run.length > 0);
+    Some((layer, runs))
+}
+
 /// Opens the layers that the answer takes.
 async fn open(globals: &Globals, args: &WhenceArgs, path: &[u8]) -> anyhow::Result<Peek> {
     let mut peek = peek(globals, &args.options, &args.image).await?;
@@ -166,8 +219,12 @@ fn layer_deed(
         DeedKind::Added => "added",
         DeedKind::Set => "set",
         DeedKind::Changed(aspects) => {
-            changed = aspect_names(*aspects);
+            changed = aspects.names().collect();
             "changed"
+        }
+        DeedKind::StoredAnew(aspects) => {
+            changed = aspects.names().collect();
+            "stored anew"
         }
         DeedKind::Repeated => "repeated",
         DeedKind::HardLink { target: name } => {
@@ -199,22 +256,10 @@ fn layer_deed(
         mode: deed.after.map(|after| format!("{:04o}", after.permissions)),
         size: deed.after.map(|after| after.size),
         mtime: deed.after.map(|after| after.mtime.seconds),
+        mtime_nanoseconds: deed.after.map(|after| after.mtime.nanoseconds),
         created: step.and_then(|step| step.created.clone()),
         created_by: step.map(|step| step.created_by.clone()),
     }
-}
-
-fn aspect_names(aspects: Aspects) -> Vec<&'static str> {
-    let names = [
-        (Aspects::KIND, "kind"),
-        (Aspects::CONTENT, "content"),
-        (Aspects::MODE, "mode"),
-        (Aspects::OWNER, "owner"),
-        (Aspects::MTIME, "mtime"),
-        (Aspects::XATTRS, "xattrs"),
-    ];
-    let named = names.iter().filter(|(aspect, _)| aspects.contains(*aspect));
-    named.map(|(_, name)| *name).collect()
 }
 
 fn print(whence: &Whence, path: &[u8], args: &WhenceArgs) -> anyhow::Result<()> {
@@ -250,6 +295,9 @@ fn what_text(deed: &LayerDeed, path: &[u8]) -> String {
     match (deed.what, deed.how) {
         ("set", _) => "added or replaced".to_owned(),
         ("changed", _) => format!("changed: {}", deed.changed.join(", ")),
+        ("stored anew", _) if !deed.changed.is_empty() => {
+            format!("stored anew, changed: {}", deed.changed.join(", "))
+        }
         ("repeated", _) => "the same again".to_owned(),
         ("hard link", _) => format!("hard link to {other}"),
         (_, Some("whiteout")) if deed.other == path => "removed".to_owned(),
