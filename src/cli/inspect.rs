@@ -1,5 +1,6 @@
 //! `imgfs inspect`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use clap::Args;
@@ -11,8 +12,9 @@ use super::globals::{Globals, ImageOptions, runtime};
 use super::layers::{LayerInfo, infos};
 use super::{output, time};
 use crate::mount::{Image, known_layers};
-use crate::oci::Document;
+use crate::oci::{Digest, Document, Reference};
 use crate::source::VerifiedDocument;
+use crate::store::Store;
 
 /// Show what an image is made of: digests, platforms, layers, config.
 #[derive(Args)]
@@ -35,7 +37,7 @@ pub(super) struct InspectArgs {
         short,
         value_name = "FORMAT",
         conflicts_with = "json",
-        help = "json or a Go template with Docker's fields: Id, RepoDigests, Created, Architecture, Os, Variant, Size (as \
+        help = "json or a Go template with Docker's fields: Id, RepoTags, RepoDigests, Created, Architecture, Os, Variant, Size (as \
                 distributed), Config, RootFS; and Reference, Digest, Manifest, Platforms, Layers"
     )]
     format: Option<String>,
@@ -102,18 +104,54 @@ pub(super) fn inspect(globals: &Globals, args: &InspectArgs) -> anyhow::Result<(
     let Some(format) = &args.format else {
         return print(&inspection);
     };
-    let fields = docker_fields(&inspection, &image);
+    let fields = docker_fields(&inspection, &image, &names(&store, &image)?);
     match Format::from_str(format)? {
         Format::Json | Format::Table => output::line(&fields.to_string()),
         Format::Rows(template) | Format::Columns(template) => output::line(&template.run(&fields)?),
     }
 }
 
+/// What an image is called.
+struct Names {
+    tags: Vec<String>,
+    /// With a digest.
+    pinned: Vec<String>,
+}
+
+/// The names that the cache knows the image by, and the one it was asked for by. Reads the disk.
+fn names(store: &Store, image: &Image) -> anyhow::Result<Names> {
+    let resolved = &image.resolved;
+    let digest = |document: &VerifiedDocument| document.descriptor.digest;
+    let manifest = resolved.chain.last().map(digest);
+    let known = store.images()?.into_iter();
+    let known = known.filter(|known| Some(known.digest) == manifest);
+    // A tag that others moved on meanwhile is none of this image any more, so each has the digest it stands for.
+    let mut named: BTreeMap<String, Digest> = known
+        .flat_map(|known| known.tags)
+        .map(|tag| (tag.reference, tag.descriptor.digest))
+        .collect();
+    if let Some(root) = resolved.chain.first().map(digest) {
+        named.insert(image.reference.to_string(), root);
+    }
+    let (mut tags, mut pinned) = (Vec::new(), BTreeSet::new());
+    for (name, digest) in named {
+        let reference: Reference = name.parse()?;
+        if reference.digest().is_none() {
+            tags.push(name);
+        }
+        if let Some((host, repository)) = reference.repository() {
+            pinned.insert(format!("{host}/{repository}@{digest}"));
+        }
+    }
+    Ok(Names {
+        tags,
+        pinned: pinned.into_iter().collect(),
+    })
+}
+
 /// What Docker's templates find in an image, and what it does not tell.
-fn docker_fields(inspection: &Inspection<'_>, image: &Image) -> Value {
+fn docker_fields(inspection: &Inspection<'_>, image: &Image, names: &Names) -> Value {
     let config = &image.resolved.config;
-    let repository = image.reference.repository();
-    let pinned = repository.map(|(host, name)| format!("{host}/{name}@{}", inspection.digest));
     let layers = inspection.layers.iter();
     let diff_ids: Vec<_> = layers.clone().map(|layer| layer.diff_id.as_str()).collect();
     let layers: Vec<_> = layers
@@ -129,7 +167,8 @@ fn docker_fields(inspection: &Inspection<'_>, image: &Image) -> Value {
         .collect();
     json!({
         "Id": inspection.id,
-        "RepoDigests": pinned.into_iter().collect::<Vec<_>>(),
+        "RepoTags": names.tags,
+        "RepoDigests": names.pinned,
         "Created": inspection.created.unwrap_or_default(),
         "Architecture": config.architecture,
         "Os": config.os,

@@ -8,6 +8,7 @@ mod complete;
 mod cp;
 mod daemon;
 mod diff;
+mod digests;
 mod exit;
 mod export;
 mod format;
@@ -206,7 +207,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Du(args) => return look::du(globals, &args),
         Command::Browse(args) => browse::browse(globals, &args)?,
         Command::Stat(args) => look::stat(globals, &args)?,
-        Command::Cp(args) => cp::cp(globals, &args)?,
+        Command::Cp(args) => return cp::cp(globals, &args),
         Command::Export(args) => export::export(globals, &args)?,
         Command::Diff(args) => return diff::diff(globals, &args),
         Command::Index(command) => return index::run(globals, &command),

@@ -3,7 +3,7 @@
 
 use std::io::IsTerminal;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -21,6 +21,7 @@ const LINES: Duration = Duration::from_secs(10);
 /// Shows progress until it is dropped.
 pub(super) struct Shown {
     task: Option<tokio::task::JoinHandle<()>>,
+    lines: Option<Arc<Lines>>,
 }
 
 /// Shows these downloads while they run.
@@ -36,15 +37,27 @@ pub(super) fn show_copies(copies: &[LayerProgress], quiet: bool) -> Shown {
 /// `verb` is what is going on, and what was.
 fn show_as(downloads: &[LayerProgress], quiet: bool, verb: (&'static str, &'static str)) -> Shown {
     if quiet || downloads.is_empty() {
-        return Shown { task: None };
+        return Shown {
+            task: None,
+            lines: None,
+        };
     }
     let downloads = downloads.to_vec();
-    let task = if std::io::stderr().is_terminal() {
-        tokio::spawn(bars(downloads))
-    } else {
-        tokio::spawn(lines(downloads, verb))
-    };
-    Shown { task: Some(task) }
+    if std::io::stderr().is_terminal() {
+        return Shown {
+            task: Some(tokio::spawn(bars(downloads))),
+            lines: None,
+        };
+    }
+    let lines = Arc::new(Lines {
+        downloads,
+        verb,
+        is_announced: AtomicBool::new(false),
+    });
+    Shown {
+        task: Some(tokio::spawn(Arc::clone(&lines).print())),
+        lines: Some(lines),
+    }
 }
 
 /// Shows how much of `total` bytes is `what`, such as written: `done` counts them.
@@ -55,7 +68,10 @@ pub(super) fn show_bytes(
     quiet: bool,
 ) -> Shown {
     if quiet {
-        return Shown { task: None };
+        return Shown {
+            task: None,
+            lines: None,
+        };
     }
     let done = Arc::clone(done);
     let task = if std::io::stderr().is_terminal() {
@@ -63,13 +79,19 @@ pub(super) fn show_bytes(
     } else {
         tokio::spawn(lines_of_bytes(what, total, done))
     };
-    Shown { task: Some(task) }
+    Shown {
+        task: Some(task),
+        lines: None,
+    }
 }
 
 impl Drop for Shown {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
+        }
+        if let Some(lines) = &self.lines {
+            lines.finish();
         }
     }
 }
@@ -129,33 +151,61 @@ impl Drop for Cleared {
     }
 }
 
-async fn lines(downloads: Vec<LayerProgress>, verb: (&'static str, &'static str)) {
-    let total: u64 = downloads.iter().map(|download| download.blob.size).sum();
-    let layers = match &downloads[..] {
-        [download] => format!("layer {}", download.blob.digest.short()),
-        several => format!("{} layers", several.len()),
-    };
-    tokio::time::sleep(FIRST_LINE).await;
-    let here: u64 = downloads
-        .iter()
-        .map(|download| download.progress.here())
-        .sum();
-    let here = match here {
-        0 => String::new(),
-        _ => format!(", of which {} were here", output::size(here)),
-    };
-    let (doing, done_so_far) = verb;
-    output::message(&format!("{doing} {layers}, {}{here}", output::size(total)));
-    loop {
-        tokio::time::sleep(LINES).await;
-        let done: u64 = downloads
-            .iter()
-            .map(|download| download.progress.done())
-            .sum();
-        output::message(&format!(
-            "{done_so_far} {} of {}",
-            output::size(done),
-            output::size(total)
-        ));
+/// Downloads where there is no terminal.
+struct Lines {
+    downloads: Vec<LayerProgress>,
+    /// What is going on, and what was.
+    verb: (&'static str, &'static str),
+    /// A line says that they began, and none that they ended.
+    is_announced: AtomicBool,
+}
+
+impl Lines {
+    async fn print(self: Arc<Self>) {
+        let (doing, done_so_far) = self.verb;
+        tokio::time::sleep(FIRST_LINE).await;
+        let here = self.sum(|download| download.progress.here());
+        let here = match here {
+            0 => String::new(),
+            _ => format!(", of which {} were here", output::size(here)),
+        };
+        let total = output::size(self.total());
+        output::message(&format!("{doing} {}, {total}{here}", self.layers()));
+        self.is_announced.store(true, Ordering::Release);
+        let mut next = tokio::time::Instant::now() + LINES;
+        while !self.finish() {
+            tokio::time::sleep(TICK).await;
+            if tokio::time::Instant::now() >= next {
+                next += LINES;
+                let done = self.sum(|download| download.progress.done());
+                output::message(&format!("{done_so_far} {} of {total}", output::size(done)));
+            }
+        }
+    }
+
+    /// Says that all of it is done, if it is and was announced. Whether nothing more is to be said.
+    fn finish(&self) -> bool {
+        let is_done = self.sum(|download| download.progress.done()) >= self.total();
+        if is_done && self.is_announced.swap(false, Ordering::AcqRel) {
+            let (_, done) = self.verb;
+            let total = output::size(self.total());
+            output::message(&format!("{done} {}, {total}", self.layers()));
+        }
+        is_done
+    }
+
+    fn layers(&self) -> String {
+        match &self.downloads[..] {
+            [download] => format!("layer {}", download.blob.digest.short()),
+            several => format!("{} layers", several.len()),
+        }
+    }
+
+    fn total(&self) -> u64 {
+        self.sum(|download| download.blob.size)
+    }
+
+    fn sum(&self, part: impl Fn(&LayerProgress) -> u64) -> u64 {
+        self.downloads.iter().map(part).sum()
     }
 }

@@ -1,15 +1,19 @@
 //! `imgfs whence`: which layer brought a path, and what the others did to it.
 
+use std::collections::HashMap;
+
 use clap::Args;
 use serde::Serialize;
 
+use super::digests::digests_of;
 use super::globals::{Globals, ImageOptions, runtime};
 use super::history::command_text;
 use super::look::{kind_name, peek};
 use super::{output, progress, time};
+use crate::layer::Extent;
 use crate::mount::Peek;
 use crate::oci::{BuildStep, Descriptor};
-use crate::tree::{Answer, Aspects, Deed, DeedKind, PartialTree, Removal, provenance};
+use crate::tree::{Answer, Content, Deed, DeedKind, PartialTree, Removal, provenance};
 
 /// Show which layer brought a path, by which command, and what it replaced.
 #[derive(Args)]
@@ -45,6 +49,8 @@ pub(super) struct WhenceArgs {
 struct Whence {
     reference: String,
     path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_base64: Option<String>,
     /// Whether all layers were looked at.
     complete: bool,
     /// Number of layers, from the base on, that were not looked at.
@@ -53,24 +59,31 @@ struct Whence {
     layers: Vec<LayerDeed>,
 }
 
-/// What one layer did. Sizes in bytes, times in seconds since 1970.
+/// What one layer did. Sizes in bytes; `mtime` in whole seconds since 1970, rounded down, and nanoseconds beyond that.
 #[derive(Serialize)]
 struct LayerDeed {
     /// The base is 0.
     layer: usize,
     digest: String,
-    /// `added`, `set`, `changed`, `repeated`, `hard link` or `removed`.
+    /// `added`, `set`, `changed`, `stored anew`, `repeated`, `hard link` or `removed`.
     what: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     changed: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_base64: Option<String>,
     /// How it was removed: `whiteout`, `opaque` or `replaced`.
     #[serde(skip_serializing_if = "Option::is_none")]
     how: Option<&'static str>,
     /// The path that this was done to: itself, or a directory above it.
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at_base64: Option<String>,
+    /// The bytes of the target, or of that path.
+    #[serde(skip)]
+    other: Vec<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,6 +92,8 @@ struct LayerDeed {
     size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mtime: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mtime_nanoseconds: Option<u32>,
     created: Option<String>,
     created_by: Option<String>,
 }
@@ -90,8 +105,33 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
     let real_path = real_path.unwrap_or_default();
     let below = peek.layers().next().map_or(0, |(position, _)| position);
     let tocs: Vec<_> = peek.layers().map(|(_, layer)| &layer.index.toc).collect();
-    let deeds = provenance(&tocs, below == 0, &real_path)?;
-    let shown = output::printable(&real_path);
+    let deeds = {
+        let mut digests = HashMap::new();
+        let mut same_content = |old: Content<'_>, new: Content<'_>| {
+            let (old_layer, old_runs) = stored_runs(old)?;
+            let (new_layer, new_runs) = stored_runs(new)?;
+            let mut digest = |layer: usize, start: u64| {
+                let known = digests.entry(layer).or_insert_with(|| {
+                    let open = peek.layers().nth(layer);
+                    open.map(|(_, open)| digests_of(peek.store(), open.reader.slot()))
+                        .unwrap_or_default()
+                });
+                known.get(&start).copied()
+            };
+            let start = |runs: &[Extent]| runs.first().map(|run| run.layer_offset);
+            let old = digest(old_layer, start(&old_runs)?)?;
+            let new = digest(new_layer, start(&new_runs)?)?;
+            // The digests are of the stored bytes alone, so holes in other places are another matter.
+            let places = |runs: &[Extent]| -> Vec<_> {
+                (runs.iter())
+                    .map(|run| (run.file_offset, run.length))
+                    .collect()
+            };
+            (places(&old_runs) == places(&new_runs)).then_some(old == new)
+        };
+        provenance(&tocs, below == 0, &real_path, &mut same_content)?
+    };
+    let shown = output::printable_name(&real_path);
     if deeds.is_empty() {
         anyhow::bail!("{shown}: no layer of {} has it", peek.image.reference);
     }
@@ -106,7 +146,8 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
         .collect();
     let whence = Whence {
         reference: peek.image.reference.to_string(),
-        path: shown,
+        path: output::json_text(&real_path),
+        path_base64: output::json_base64(&real_path),
         complete: below == 0,
         not_looked_at: below,
         layers,
@@ -114,7 +155,7 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
     if args.json {
         return output::json(&whence);
     }
-    print(&whence, args)?;
+    print(&whence, &real_path, args)?;
     if below > 0 && !globals.quiet {
         let layers = match below {
             1 => "the base layer was".to_owned(),
@@ -125,6 +166,28 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
         ));
     }
     Ok(())
+}
+
+/// The layer of a regular file's bytes, and where they are.
+fn stored_runs(content: Content<'_>) -> Option<(usize, Vec<Extent>)> {
+    let (layer, mut runs) = match content {
+        Content::File {
+            layer,
+            offset,
+            size,
+        } => {
+            let run = Extent {
+                file_offset: 0,
+                layer_offset: offset,
+                length: size,
+            };
+            (layer, vec![run])
+        }
+        Content::SparseFile { layer, extents, .. } => (layer, extents.to_vec()),
+        _ => return None,
+    };
+    runs.retain(|run| run.length > 0);
+    Some((layer, runs))
 }
 
 /// Opens the layers that the answer takes.
@@ -151,18 +214,21 @@ fn layer_deed(
     blob: &Descriptor,
     step: Option<&BuildStep>,
 ) -> LayerDeed {
-    let text = |path: &[u8]| Some(output::printable(path));
     let (mut changed, mut target, mut how, mut at) = (Vec::new(), None, None, None);
     let what = match &deed.kind {
         DeedKind::Added => "added",
         DeedKind::Set => "set",
         DeedKind::Changed(aspects) => {
-            changed = aspect_names(*aspects);
+            changed = aspects.names().collect();
             "changed"
+        }
+        DeedKind::StoredAnew(aspects) => {
+            changed = aspects.names().collect();
+            "stored anew"
         }
         DeedKind::Repeated => "repeated",
         DeedKind::HardLink { target: name } => {
-            target = text(name);
+            target = Some(name);
             "hard link"
         }
         DeedKind::Removed(removal) => {
@@ -171,7 +237,7 @@ fn layer_deed(
                 Removal::Opaque(path) => ("opaque", path),
                 Removal::Replaced(path) => ("replaced", path),
             };
-            (how, at) = (Some(name), text(path));
+            (how, at) = (Some(name), Some(path));
             "removed"
         }
     };
@@ -180,32 +246,23 @@ fn layer_deed(
         digest: blob.digest.to_string(),
         what,
         changed,
-        target,
+        target: target.map(|path| output::json_text(path)),
+        target_base64: target.and_then(|path| output::json_base64(path)),
         how,
-        at,
+        at: at.map(|path| output::json_text(path)),
+        at_base64: at.and_then(|path| output::json_base64(path)),
+        other: target.or(at).cloned().unwrap_or_default(),
         kind: deed.after.map(|after| kind_name(after.kind)),
         mode: deed.after.map(|after| format!("{:04o}", after.permissions)),
         size: deed.after.map(|after| after.size),
         mtime: deed.after.map(|after| after.mtime.seconds),
+        mtime_nanoseconds: deed.after.map(|after| after.mtime.nanoseconds),
         created: step.and_then(|step| step.created.clone()),
         created_by: step.map(|step| step.created_by.clone()),
     }
 }
 
-fn aspect_names(aspects: Aspects) -> Vec<&'static str> {
-    let names = [
-        (Aspects::KIND, "kind"),
-        (Aspects::CONTENT, "content"),
-        (Aspects::MODE, "mode"),
-        (Aspects::OWNER, "owner"),
-        (Aspects::MTIME, "mtime"),
-        (Aspects::XATTRS, "xattrs"),
-    ];
-    let named = names.iter().filter(|(aspect, _)| aspects.contains(*aspect));
-    named.map(|(_, name)| *name).collect()
-}
-
-fn print(whence: &Whence, args: &WhenceArgs) -> anyhow::Result<()> {
+fn print(whence: &Whence, path: &[u8], args: &WhenceArgs) -> anyhow::Result<()> {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let rows: Vec<_> = (whence.layers.iter())
         .map(|deed| {
@@ -214,7 +271,7 @@ fn print(whence: &Whence, args: &WhenceArgs) -> anyhow::Result<()> {
             vec![
                 deed.layer.to_string(),
                 hex.chars().take(12).collect(),
-                what_text(deed, &whence.path),
+                what_text(deed, path),
                 or_dash(deed.size.map(output::size)),
                 or_dash(deed.mtime.map(time::utc)),
                 or_dash(command.map(|command| command_text(command, args.no_trunc))),
@@ -229,26 +286,24 @@ fn print(whence: &Whence, args: &WhenceArgs) -> anyhow::Result<()> {
         "MODIFIED (UTC)",
         "COMMAND",
     ];
-    output::line(&whence.path)?;
+    output::line(&output::printable_name(path))?;
     output::table(&heading, &rows, &[0, 3])
 }
 
-fn what_text(deed: &LayerDeed, path: &str) -> String {
-    let at = deed.at.as_deref().unwrap_or_default();
+fn what_text(deed: &LayerDeed, path: &[u8]) -> String {
+    let other = output::printable_name(&deed.other);
     match (deed.what, deed.how) {
         ("set", _) => "added or replaced".to_owned(),
         ("changed", _) => format!("changed: {}", deed.changed.join(", ")),
-        ("repeated", _) => "the same again".to_owned(),
-        ("hard link", _) => {
-            format!(
-                "hard link to {}",
-                deed.target.as_deref().unwrap_or_default()
-            )
+        ("stored anew", _) if !deed.changed.is_empty() => {
+            format!("stored anew, changed: {}", deed.changed.join(", "))
         }
-        (_, Some("whiteout")) if at == path => "removed".to_owned(),
-        (_, Some("whiteout")) => format!("removed with {at}"),
-        (_, Some("opaque")) => format!("removed: {at} begins anew"),
-        (_, Some(_)) => format!("removed: {at} is no directory any more"),
+        ("repeated", _) => "the same again".to_owned(),
+        ("hard link", _) => format!("hard link to {other}"),
+        (_, Some("whiteout")) if deed.other == path => "removed".to_owned(),
+        (_, Some("whiteout")) => format!("removed with {other}"),
+        (_, Some("opaque")) => format!("removed: {other} begins anew"),
+        (_, Some(_)) => format!("removed: {other} is no directory any more"),
         (what, None) => what.to_owned(),
     }
 }

@@ -93,6 +93,11 @@ impl Peek {
         Ok(())
     }
 
+    /// The cache that they are opened in.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// The open layers with their positions in the image, where the base is 0: all from some position up.
     pub fn layers(&self) -> impl Iterator<Item = (usize, &OpenLayer)> {
         (self.below..).zip(&self.open)

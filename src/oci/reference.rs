@@ -110,6 +110,18 @@ pub enum ReferenceError {
         /// The offending part.
         tag: String,
     },
+    /// Behind the image is a path in it.
+    #[error(
+        "{text:?} is an image with a path: write them as two words, as in `imgfs ls {image} {path}`"
+    )]
+    WithPath {
+        /// What was typed.
+        text: String,
+        /// The part before the last colon.
+        image: String,
+        /// The part behind it.
+        path: String,
+    },
     /// The part before the first slash looks like a host but is none.
     #[error("{text:?}: {host:?} is no host name: write host, host:port or [IPv6]:port")]
     Host {
@@ -404,6 +416,17 @@ fn parse_registry(text: &str, name: &str) -> Result<Location, ReferenceError> {
     }
     if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(ReferenceError::BareId(name.to_ascii_lowercase()));
+    }
+    // Two slashes are of a scheme.
+    if let Some((image, path)) = name.rsplit_once(":/")
+        && !image.is_empty()
+        && !path.starts_with('/')
+    {
+        return Err(ReferenceError::WithPath {
+            text: text.to_owned(),
+            image: image.to_owned(),
+            path: format!("/{path}"),
+        });
     }
     let (name, digest) = match name.split_once('@') {
         Some((name, digest)) => (name, Some(parse_digest(text, digest)?)),

@@ -120,7 +120,7 @@ pub enum SourceError {
         server: ServerMessage,
     },
     /// 404.
-    #[error("{host} has no {what}{server}: check the name, or whether it needs a login")]
+    #[error("{host} has no {what}{server}: {hint}")]
     NotFound {
         /// Host and port.
         host: String,
@@ -128,6 +128,8 @@ pub enum SourceError {
         what: String,
         /// The server's words.
         server: ServerMessage,
+        /// What to do.
+        hint: &'static str,
     },
     /// Another status.
     #[error("{host}: {what}: unexpected status {status}{server}{}", status_hint(*status, server))]

@@ -331,7 +331,12 @@ impl Http {
         let server = self.server_message(response).await;
         let what = what.to_owned();
         match status {
-            404 => SourceError::NotFound { host, what, server },
+            404 => SourceError::NotFound {
+                host,
+                what,
+                server,
+                hint: "check the name, or whether it needs a login",
+            },
             _ => SourceError::Status {
                 host,
                 what,

@@ -208,7 +208,13 @@ impl Inner {
         };
         let answer = self.transport.request(&request).await?;
         if answer.response.status() != StatusCode::OK {
-            return Err(self.transport.error(answer, &what).await);
+            let mut err = self.transport.error(answer, &what).await;
+            if let SourceError::NotFound { hint, .. } = &mut err
+                && !digest_is_known
+            {
+                *hint = "check the name (`imgfs tags NAME` lists the tags), or whether it needs a login";
+            }
+            return Err(err);
         }
         let headers = answer.response.headers().clone();
         let http = &self.transport.http;
@@ -217,7 +223,7 @@ impl Inner {
     }
 
     async fn tags(&self) -> Result<Vec<String>, SourceError> {
-        let what = format!("the tags of {}", self.repository());
+        let what = format!("tags of {}", self.repository());
         let (mut list, mut pages) = (TagList::default(), Pages::default());
         let mut query = Some(format!("n={TAGS_A_PAGE}"));
         while let Some(page) = query {

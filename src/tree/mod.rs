@@ -27,7 +27,7 @@ mod vectors;
 pub use changes::{Aspects, Change, ChangeKind, ChangesAbove, Side, changes, changes_above, known};
 pub use node::{Content, Dirent, Ino, Kind, Node, Totals};
 pub use partial::{Answer, PartialTree};
-pub use provenance::{Appearance, Deed, DeedKind, Removal, provenance};
+pub use provenance::{Appearance, Deed, DeedKind, Removal, SameContent, provenance};
 pub use resolve::PathError;
 
 use std::fmt;

@@ -9,7 +9,7 @@ use super::changes::{Aspects, aspects};
 use super::node::{ATTRIBUTES, Kind, Node};
 use super::path::{Role, clean, role};
 use super::resolve::{Child, Shape, View};
-use super::{Ino, Tree, TreeError, union};
+use super::{Content, Ino, Tree, TreeError, union};
 use crate::layer::{EntryKind, Mtime, Toc};
 
 /// What one layer did to a path.
@@ -30,8 +30,11 @@ pub enum DeedKind {
     Added,
     /// It is this layer's; whether a layer below had it is not known, as that is not open.
     Set,
-    /// A layer below had it, too: this differs. Content is a file's that is stored anew, whatever its bytes are.
+    /// A layer below had it, too: this differs.
     Changed(Aspects),
+    /// A layer below had it, too: it is a file that is stored anew, whether with the same bytes is not known. This differs
+    /// in any case, if anything.
+    StoredAnew(Aspects),
     /// The layer has an entry for it that says the same again.
     Repeated,
     /// It is a name of what this path names, which the layer or one below has.
@@ -67,6 +70,9 @@ pub struct Appearance {
     pub mtime: Mtime,
 }
 
+/// Whether two regular files of the same size, which the layers hold there, have the same bytes; `None` if nobody knows.
+pub type SameContent<'a> = &'a mut dyn FnMut(Content<'_>, Content<'_>) -> Option<bool>;
+
 /// What a tree says of a path, without following links.
 #[derive(Clone, Copy)]
 enum State<'a> {
@@ -77,7 +83,12 @@ enum State<'a> {
 
 /// What `layers`, the bottom one first, did to a path, the lowest one's deed first; `complete` if nothing lies below them.
 /// Links in the path are not followed: see [`Tree::real_path`].
-pub fn provenance(layers: &[&Toc], complete: bool, path: &[u8]) -> Result<Vec<Deed>, TreeError> {
+pub fn provenance(
+    layers: &[&Toc],
+    complete: bool,
+    path: &[u8],
+    same_content: SameContent<'_>,
+) -> Result<Vec<Deed>, TreeError> {
     let mut components = Vec::new();
     clean(path, &mut components);
     let mut before: Option<Tree> = None;
@@ -122,11 +133,21 @@ pub fn provenance(layers: &[&Toc], complete: bool, path: &[u8]) -> Result<Vec<De
                 (!node.is_directory() || node.has(ATTRIBUTES)).then_some(DeedKind::Set)
             }
             (State::Node(old_node), State::Node(node)) => {
+                let mut is_anew = false;
                 let changed = old.map_or(Aspects::default(), |(old, _)| {
-                    let mut same = || (old_node.layer, old_node.value) == (node.layer, node.value);
+                    let mut same = || {
+                        let is_it = (old_node.layer, old_node.value) == (node.layer, node.value);
+                        let is_empty = node.size() == 0;
+                        let is_same = (is_it || is_empty)
+                            .then_some(true)
+                            .or_else(|| same_content(old.content(old_node), after.content(node)));
+                        is_anew = is_same.is_none();
+                        is_same.unwrap_or(true)
+                    };
                     aspects(old, old_node, &after, node, &mut same)
                 });
                 match entry {
+                    _ if is_anew => Some(DeedKind::StoredAnew(changed)),
                     _ if !changed.is_empty() => Some(DeedKind::Changed(changed)),
                     Some(_) => Some(DeedKind::Repeated),
                     None => None,

@@ -1,7 +1,7 @@
 //! What layers did to a path, as data: layers as in `vectors`, the deeds as lines.
 
 use super::vectors::toc;
-use super::{Aspects, DeedKind, Removal, Tree, provenance};
+use super::{DeedKind, Removal, Tree, provenance};
 use crate::layer::Toc;
 
 fn line(layer: usize, kind: &DeedKind) -> String {
@@ -9,17 +9,10 @@ fn line(layer: usize, kind: &DeedKind) -> String {
     let what = match kind {
         DeedKind::Added => "added".to_owned(),
         DeedKind::Set => "set".to_owned(),
-        DeedKind::Changed(aspects) => {
-            let names = [
-                (Aspects::KIND, "kind"),
-                (Aspects::CONTENT, "content"),
-                (Aspects::MODE, "mode"),
-                (Aspects::OWNER, "owner"),
-                (Aspects::MTIME, "mtime"),
-                (Aspects::XATTRS, "xattrs"),
-            ];
-            let named = names.iter().filter(|(aspect, _)| aspects.contains(*aspect));
-            named.map(|(_, name)| *name).collect::<Vec<_>>().join(" ")
+        DeedKind::Changed(aspects) => aspects.names().collect::<Vec<_>>().join(" "),
+        DeedKind::StoredAnew(aspects) => {
+            let names: Vec<_> = ["anew"].into_iter().chain(aspects.names()).collect();
+            names.join(" ")
         }
         DeedKind::Repeated => "again".to_owned(),
         DeedKind::HardLink { target } => format!("=> {}", text(target)),
@@ -30,10 +23,15 @@ fn line(layer: usize, kind: &DeedKind) -> String {
     format!("{layer} {what}")
 }
 
-fn lines(layers: &[&[&str]], complete: bool, path: &str) -> Vec<String> {
+fn lines(
+    layers: &[&[&str]],
+    complete: bool,
+    path: &str,
+    same_content: Option<bool>,
+) -> Vec<String> {
     let tocs: Vec<Toc> = layers.iter().map(|lines| toc(lines)).collect();
     let tocs: Vec<&Toc> = tocs.iter().collect();
-    let deeds = provenance(&tocs, complete, path.as_bytes()).unwrap();
+    let deeds = provenance(&tocs, complete, path.as_bytes(), &mut |_, _| same_content).unwrap();
     for deed in &deeds {
         let is_gone = matches!(deed.kind, DeedKind::Removed(_));
         assert_eq!(deed.after.is_none(), is_gone, "{deed:?}");
@@ -44,16 +42,16 @@ fn lines(layers: &[&[&str]], complete: bool, path: &str) -> Vec<String> {
         .collect()
 }
 
-/// With all layers.
+/// With all layers; bytes of other entries are other bytes.
 #[track_caller]
 fn check(layers: &[&[&str]], path: &str, expected: &[&str]) {
-    assert_eq!(lines(layers, true, path), expected);
+    assert_eq!(lines(layers, true, path, Some(false)), expected);
 }
 
 /// With others below that are not open.
 #[track_caller]
 fn check_top(layers: &[&[&str]], path: &str, expected: &[&str]) {
-    assert_eq!(lines(layers, false, path), expected);
+    assert_eq!(lines(layers, false, path, Some(false)), expected);
 }
 
 #[test]
@@ -66,11 +64,24 @@ fn layers_add_and_change() {
         &["0 added", "2 again"],
     );
     check(&[&["a/"], &["0700 ./a/"]], "/a", &["0 added", "1 mode"]);
-    check(&[&["a/x"], &["a"]], "/a", &["0 added", "1 kind mode mtime"]);
+    check(&[&["a/x"], &["a"]], "/a", &["0 added", "1 type mode mtime"]);
     check(&[&["a -> b"], &["a -> c"]], "/a", &["0 added", "1 content"]);
     check(&[&["a"]], "/b", &[]);
     check(&[&["x/../a"], &["/a"]], "a", &["0 added", "1 content"]);
     check(&[&["a"]], "/", &["0 added"]);
+}
+
+#[test]
+fn bytes_that_are_the_same_are_no_change() {
+    let check = |layers: &[&[&str]], same, expected: &[&str]| {
+        assert_eq!(lines(layers, true, "/a", same), expected);
+    };
+    let (repeated, other_mode) = ([&["a"][..], &["a"]], [&["a"][..], &["0600 a"]]);
+    check(&repeated, Some(true), &["0 added", "1 again"]);
+    check(&repeated, Some(false), &["0 added", "1 content"]);
+    check(&repeated, None, &["0 added", "1 anew"]);
+    check(&other_mode, Some(true), &["0 added", "1 mode"]);
+    check(&other_mode, None, &["0 added", "1 anew mode"]);
 }
 
 #[test]

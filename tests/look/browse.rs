@@ -220,7 +220,7 @@ fn an_image_that_nobody_pulled_is_walked_through() {
     }
     // What the top layer did, with signs.
     terminal.keys("Tab G e");
-    let screen = terminal.shows("What layer 2 did");
+    let screen = terminal.shows("What layer 1 did");
     for (sign, name) in [("~", "release"), ("+", "link"), ("-", "old"), ("*", "bin/")] {
         let row = screen
             .lines()
@@ -342,7 +342,7 @@ fn files_and_trees_are_copied_out() {
     terminal.shows("exists");
     // What is gone in the image is still in its layer.
     terminal.keys("Tab G");
-    terminal.shows("What layer 2 did");
+    terminal.shows("What layer 1 did");
     terminal.keys("/ o l d Enter c Enter");
     terminal.shows("copied to ./old");
     assert!(std::fs::read(terminal.path("old")).unwrap() == noise(4, 50_000));

@@ -107,6 +107,21 @@ fn paths_of_an_image() {
 }
 
 #[test]
+fn paths_behind_the_image_that_cp_takes_in_one_word() {
+    let (world, image) = world();
+    let words = |typed: &str| complete(&world, &["cp", &format!("{image}{typed}")]);
+    let expected = [":/etc/release", ":/etc/resolv"].map(|path| format!("{image}{path}"));
+    assert_eq!(words(":/etc/re"), expected);
+    assert_eq!(words(":/et"), [format!("{image}:/etc/")]);
+    assert_eq!(words(""), [image.as_str()]);
+    assert_eq!(
+        bash(&world, &format!("imgfs cp {image}:/etc/rel")),
+        ["/etc/release "]
+    );
+    assert_eq!(complete(&world, &["ls", &format!("{image}:/et")]), [""; 0]);
+}
+
+#[test]
 fn paths_are_known_as_far_as_indexes_are_here() {
     let world = World::new();
     let lower = gzip(&[dir("low"), file("low/x", "x")]);

@@ -1,8 +1,9 @@
 //! `imgfs export` and `imgfs cp`: what is written, and what that fetches.
 
-use std::path::Path;
-
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::*;
 use crate::listing::{char_device, dir, fifo, file, hard_link, opaque, symlink, whiteout};
@@ -290,6 +291,125 @@ fn cp_names_what_it_copies_as_it_was_asked_for() {
         .fails(1, &["/bin/sh"]);
 }
 
+/// Names in a directory, in their order.
+fn names_in(dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = (std::fs::read_dir(dir).unwrap())
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn cp_replaces_what_is_there() {
+    let world = World::new();
+    let reference = world.put(&host_image(vec![gzip(&[
+        dir("etc"),
+        file("etc/conf", "new\n").mode(0o640),
+        file("etc/also", "also\n"),
+        hard_link("etc/hard", "etc/also"),
+        symlink("etc/link", "conf"),
+        fifo("etc/pipe"),
+        dir("etc/d"),
+    ])]));
+    let into = world.path("into");
+    std::fs::create_dir(&into).unwrap();
+    let dest = into.to_str().unwrap();
+    let read = |name: &str| std::fs::read_to_string(into.join(name)).unwrap();
+    world.imgfs(&["cp", &reference, "/etc/conf", dest]).ok();
+    std::fs::write(into.join("conf"), "mine, and longer\n").unwrap();
+    std::fs::hard_link(into.join("conf"), into.join("kept")).unwrap();
+    world.imgfs(&["cp", &reference, "/etc/conf", dest]).ok();
+    assert_eq!(
+        (
+            read("conf"),
+            into.join("conf").metadata().unwrap().mode() & 0o777
+        ),
+        ("new\n".to_owned(), 0o640)
+    );
+    assert_eq!(
+        read("kept"),
+        "mine, and longer\n",
+        "its other name is another file now"
+    );
+    // A link that is in the way is replaced, too: what it leads to stays.
+    std::fs::write(world.path("elsewhere"), "safe").unwrap();
+    std::os::unix::fs::symlink(world.path("elsewhere"), into.join("also")).unwrap();
+    for name in ["hard", "link", "pipe"] {
+        std::fs::write(into.join(name), "mine").unwrap();
+    }
+    for _ in 0..2 {
+        world.imgfs(&["cp", &reference, "/etc/.", dest]).ok();
+        let expected = ["also", "conf", "d", "hard", "kept", "link", "pipe"];
+        assert_eq!(names_in(&into), expected, "nothing stays beside them");
+        assert_eq!(
+            (read("also"), read("link")),
+            ("also\n".to_owned(), "new\n".to_owned())
+        );
+        let inode = |name: &str| into.join(name).symlink_metadata().unwrap().ino();
+        assert_eq!(inode("also"), inode("hard"));
+        let pipe = into.join("pipe").symlink_metadata().unwrap().file_type();
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&pipe));
+    }
+    assert_eq!(
+        std::fs::read_to_string(world.path("elsewhere")).unwrap(),
+        "safe"
+    );
+    std::fs::remove_file(into.join("conf")).unwrap();
+    std::fs::create_dir(into.join("conf")).unwrap();
+    world
+        .imgfs(&["cp", &reference, "/etc/.", dest])
+        .fails(1, &["into/conf", "a directory here"]);
+    let absent = format!("{}/", world.path("absent").display());
+    world
+        .imgfs(&["cp", &reference, "/etc/conf", &absent])
+        .fails(1, &["there is no directory", "/absent/"]);
+    world
+        .imgfs(&["cp", &format!("{reference}:/etc/conf")])
+        .fails(2, &["it is not said where", ":/etc/conf"]);
+    let pipe = into.join("pipe");
+    world
+        .imgfs(&["cp", &reference, "/etc/also", pipe.to_str().unwrap()])
+        .fails(1, &["into/pipe", "no regular file", "imgfs cat"]);
+}
+
+#[test]
+fn cp_takes_every_name_behind_a_colon() {
+    let world = World::new();
+    let member = file("", "odd\n").named(b"odd/latin1-\xe9");
+    let reference = world.put(&host_image(vec![gzip(&[dir("odd"), member])]));
+    let word = |bytes: &[u8]| OsStr::from_bytes(&[reference.as_bytes(), bytes].concat()).to_owned();
+    let dest = world.path("copy");
+    let path = word(b":/odd/latin1-\xe9");
+    world.imgfs(&["cp".as_ref(), &*path, dest.as_os_str()]).ok();
+    assert_eq!(std::fs::read_to_string(&dest).unwrap(), "odd\n");
+    // Such a name is none of an image's.
+    let image = word(b"\xe9");
+    let arguments = ["cp".as_ref(), &*image, "/odd".as_ref(), dest.as_os_str()];
+    world
+        .imgfs(&arguments)
+        .fails(1, &["\\xe9", "no name of an image"]);
+}
+
+#[test]
+fn a_copy_that_breaks_leaves_what_was_there() {
+    let world = World::new();
+    let reference = world.put(&two_layers_in_turn());
+    world.imgfs(&["ls", &reference]).ok();
+    world.evict();
+    let into = world.path("into");
+    std::fs::create_dir(&into).unwrap();
+    std::fs::write(into.join("00-1"), "before").unwrap();
+    world.registry.fault_always(On::Blob, Fault::Status(404));
+    let outcome = world.imgfs(&["cp", &reference, "/00-1", into.to_str().unwrap()]);
+    outcome.fails(1, &["into/00-1"]);
+    assert_eq!(names_in(&into), ["00-1"]);
+    assert_eq!(
+        std::fs::read_to_string(into.join("00-1")).unwrap(),
+        "before"
+    );
+}
+
 #[test]
 fn nothing_is_written_to_a_terminal_and_nothing_half() {
     let world = World::new();
@@ -313,6 +433,14 @@ fn nothing_is_written_to_a_terminal_and_nothing_half() {
     world.registry.fault_always(On::Blob, Fault::Status(404));
     let file = world.path("export.tar");
     std::fs::write(&file, "before").unwrap();
+    let nowhere = world.path("absent/export.tar");
+    let outcome = world.imgfs(&["export", &reference, "-o", nowhere.to_str().unwrap()]);
+    outcome.fails(1, &["absent/export.tar: No such file"]);
+    assert!(
+        !outcome.stderr.contains(".imgfs-export-"),
+        "{}",
+        outcome.stderr
+    );
     let outcome = world.imgfs(&["export", &reference, "-o", file.to_str().unwrap()]);
     assert_eq!(outcome.code, Some(1));
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "before");

@@ -248,6 +248,15 @@ fn inspect_tells_both_digests_of_layers_and_the_platforms() {
         Digest::sha256(&index)
     );
     assert_eq!(by_template("{{.RepoDigests}}"), pinned);
+    assert_eq!(by_template("{{.RepoTags}}"), format!("[{reference}]\n"));
+    // By its digest it is the same image, and the cache knows what else it is called.
+    let by_digest = format!(
+        "{}@{}",
+        world.registry.reference("r"),
+        Digest::sha256(&index)
+    );
+    let tags = world.imgfs(&["inspect", "-f", "{{.RepoTags}}", &by_digest]);
+    assert_eq!(tags.ok(), format!("[{reference}]\n"));
     let whole: Value = serde_json::from_str(&by_template("json")).unwrap();
     assert_eq!(whole["Os"], "linux");
     world

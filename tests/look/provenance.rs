@@ -1,5 +1,8 @@
 //! `imgfs whence`: which layer brought a path, and how little that fetches.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
 use serde_json::{Value, json};
 
 use super::inspect::with_history;
@@ -42,6 +45,71 @@ fn built() -> Image {
         step("COPY conf"),
     ]);
     with_history(layers, &steps)
+}
+
+#[test]
+fn names_are_exact_and_times_whole() {
+    let world = World::new();
+    let name: &[u8] = b"d/back\\x\xe9";
+    let reference = world.put(&host_image(vec![
+        gzip(&[
+            dir("d"),
+            file("", "x").named(name).mtime(1_234_567_890, 123_456_789),
+            file("d/line\nb\\", "x"),
+        ]),
+        gzip(&[dir("d").mode(0o700), opaque("d")]),
+    ]));
+    let whence = |path: &[u8]| {
+        let path = OsStr::from_bytes(path);
+        let arguments = [OsStr::new("whence"), OsStr::new(&reference), path];
+        let json = [&arguments[..], &[OsStr::new("--json")]].concat();
+        let text = world.imgfs(&arguments).ok();
+        (schema::check("whence", &world.imgfs(&json).ok()), text)
+    };
+    let (json, text) = whence(&[b"/", name].concat());
+    assert_eq!(json["path"], "/d/back\\x\u{fffd}");
+    assert_eq!(json["path_base64"], "L2QvYmFja1x46Q==");
+    assert_eq!(json["layers"][0]["at"], "/d");
+    let below = &json["layers"][1];
+    assert_eq!(
+        (&below["mtime"], &below["mtime_nanoseconds"]),
+        (&1_234_567_890.into(), &123_456_789.into())
+    );
+    assert!(text.starts_with("/d/back\\\\x\\xe9\n"), "{text}");
+    let (json, text) = whence(b"/d/line\nb\\");
+    assert_eq!(json["path"], "/d/line\nb\\");
+    assert_eq!(json["path_base64"], Value::Null);
+    assert!(text.starts_with("/d/line\\nb\\\\\n"), "{text}");
+}
+
+#[test]
+fn files_that_are_stored_again_are_no_change() {
+    let world = World::new();
+    let reference = world.put(&host_image(vec![
+        gzip(&[
+            file("same", noise(1, 9000)),
+            file("other", noise(2, 9000)),
+            file("empty", ""),
+        ]),
+        gzip(&[
+            file("same", noise(1, 9000)),
+            file("other", noise(3, 9000)),
+            file("empty", ""),
+        ]),
+    ]));
+    let top = |path: &str| {
+        let json = ["whence", "--all", "--json", &reference, path];
+        let json = schema::check("whence", &world.imgfs(&json).ok());
+        (
+            json["layers"][0]["what"].clone(),
+            json["layers"][0]["changed"].clone(),
+        )
+    };
+    assert_eq!(top("/same"), ("repeated".into(), Value::Null));
+    assert_eq!(top("/empty"), ("repeated".into(), Value::Null));
+    assert_eq!(top("/other"), ("changed".into(), json!(["content"])));
+    let text = world.imgfs(&["whence", "--all", &reference, "/same"]).ok();
+    assert!(text.contains("the same again"), "{text}");
 }
 
 /// Bytes of these layers, from the top.
@@ -106,7 +174,11 @@ fn whence_opens_only_what_the_answer_takes() {
         row(0, "added", "ADD base"),
     ];
     assert_eq!(short(&answer), chain);
-    assert_eq!(answer["layers"][0]["changed"], json!(["content", "mode"]));
+    assert_eq!(
+        answer["layers"][0]["changed"],
+        json!(["mode"]),
+        "the bytes are the same"
+    );
     // Everything is in the cache now, so it costs nothing.
     assert_eq!(short(&whence(&["/etc/conf"])), chain);
     let gone = [

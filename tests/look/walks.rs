@@ -7,6 +7,7 @@ use super::*;
 use crate::listing::{dir, file, hard_link, opaque, symlink};
 use crate::process::{Outcome, run};
 use crate::support::image::{OCI_CONFIG, descriptor, gzip_layer};
+use crate::support::registry::{Fault, On};
 use crate::world::IMGFS;
 
 /// A small top layer over a big one.
@@ -144,6 +145,26 @@ fn head_and_grep_fetch_what_they_read() {
         let (_, bytes) = fetched(&arguments);
         assert!(bytes > 0 && bytes < few, "{arguments:?} fetched {bytes}");
     }
+}
+
+#[test]
+fn a_download_that_was_announced_is_said_to_be_done() {
+    let world = World::new();
+    let image = host_image(vec![gzip(&[file("slow", noise(5, 600_000))])]);
+    let reference = world.put(&image);
+    // Slow enough for the line that it begins, which nothing quick gets.
+    world.registry.fault(On::Blob, Fault::Drip(400));
+    let outcome = world.imgfs(&["ls", &reference]);
+    let digest = imgfs::oci::Digest::sha256(&image.layers[0].blob).short();
+    let lines: Vec<&str> = outcome.stderr.lines().collect();
+    let begins =
+        |line: &str, word: &str| line.starts_with(&format!("{word} layer {digest}, 600 kB"));
+    assert!(
+        lines.len() == 2 && begins(lines[0], "fetching") && begins(lines[1], "fetched"),
+        "{lines:?}"
+    );
+    world.evict();
+    assert_eq!(world.imgfs(&["ls", &reference]).stderr, "");
 }
 
 #[test]

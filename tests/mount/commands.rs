@@ -77,7 +77,12 @@ fn ls_speaks_json() {
         (&owned["mode"], &owned["kind"]),
         (&"0640".into(), &"file".into())
     );
-    assert_eq!(entry("fraction")["mtime"], 1_234_567_890.123_456_8);
+    let fraction = entry("fraction");
+    assert_eq!(
+        (&fraction["mtime"], &fraction["mtime_nanoseconds"]),
+        (&1_234_567_890.into(), &123_456_789.into())
+    );
+    assert_eq!(owned["mtime_nanoseconds"], 0, "always there");
 }
 
 #[test]

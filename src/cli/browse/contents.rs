@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::model::{LayerSum, Listed, Listing, Summary};
+use crate::cli::digests::digests_of;
 use crate::fs::ImageFs;
 use crate::layer::{EntryKind, Extent, Hash, Toc};
 use crate::mount::Opened;
@@ -105,24 +106,7 @@ impl Contents {
         let Some(reader) = self.opened.layers.get(layer) else {
             return HashMap::new();
         };
-        let index = match self.store.load_index(reader.slot(), true) {
-            Ok(Some(index)) => index,
-            Ok(None) => return HashMap::new(),
-            Err(err) => {
-                tracing::warn!("{err}");
-                return HashMap::new();
-            }
-        };
-        let files = index.toc.iter().filter_map(|entry| match entry.kind {
-            EntryKind::File { offset, size } => Some((offset, size)),
-            EntryKind::SparseFile { .. } => Some((0, 0)),
-            _ => None,
-        });
-        files
-            .zip(&index.file_digests)
-            .filter(|((_, size), _)| *size > 0)
-            .map(|((offset, _), digest)| (offset, *digest))
-            .collect()
+        digests_of(&self.store, reader.slot())
     }
 }
 

@@ -256,10 +256,15 @@ async fn copy(
     if here.join(&dest).is_dir() {
         dest.push(OsStr::from_bytes(name));
     }
+    let shown = output::printable(dest.as_os_str().as_bytes());
+    // The name that is offered was hardly chosen to replace what has it.
+    ensure!(
+        here.join(&dest).symlink_metadata().is_err(),
+        "./{shown} exists: imgfs cp replaces files, here another name is needed"
+    );
     let mut copy = Copy::new(fs, ino)?;
     begun(&copy.written, copy.bytes());
     copy.node(ino, &here.join(&dest)).await?;
-    let shown = output::printable(dest.as_os_str().as_bytes());
     Ok(match copy.skipped {
         0 => format!("copied to ./{shown}"),
         skipped => {

@@ -9,6 +9,7 @@ use clap::{Arg, ArgMatches, Command, CommandFactory, Parser};
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 
 use super::super::Cli;
+use super::super::cp::split_path;
 use super::super::globals::Globals;
 use crate::mount::{CachedImage, cached_tree, find_cached, records};
 use crate::oci::{Platform, PlatformMatcher};
@@ -42,11 +43,17 @@ pub(super) fn attach(command: Command, words: &[OsString]) -> Command {
 
 fn attach_to(command: Command, said: &Arc<Said>) -> Command {
     let has_image = command.get_positionals().any(is_image);
+    // IMAGE:/PATH in one word.
+    let takes_both = command.get_name() == "cp";
     let takes_mount = matches!(command.get_name(), "unmount" | "status");
     let command = command.mut_args(|arg| {
         let said = Arc::clone(said);
         let is_path = arg.is_positional() && is_named(&arg, &["path", "paths"]);
-        if is_image(&arg) {
+        if is_image(&arg) && takes_both {
+            arg.add(completer(move |typed| {
+                paths_behind(&said, typed).or_else(|| images(&said, typed))
+            }))
+        } else if is_image(&arg) {
             arg.add(completer(move |typed| images(&said, typed)))
         } else if is_path && has_image {
             arg.add(completer(move |typed| paths(&said, typed)))
@@ -139,7 +146,23 @@ fn images(said: &Said, typed: &[u8]) -> Option<Vec<CompletionCandidate>> {
 
 /// The entries of the directory that was typed, of an image of the cache.
 fn paths(said: &Said, typed: &[u8]) -> Option<Vec<CompletionCandidate>> {
-    let (store, image) = (said.store.as_ref()?, said.image.as_ref()?.to_str()?);
+    paths_of(said, said.image.as_ref()?.to_str()?, typed)
+}
+
+/// The same behind the name of the image and a colon, if both were typed.
+fn paths_behind(said: &Said, typed: &[u8]) -> Option<Vec<CompletionCandidate>> {
+    let (image, path) = split_path(typed).ok()?;
+    let found = paths_of(said, image, path)?;
+    let whole = found.iter().map(|path| {
+        let mut word = OsString::from(format!("{image}:"));
+        word.push(path.get_value());
+        CompletionCandidate::new(word)
+    });
+    Some(whole.collect())
+}
+
+fn paths_of(said: &Said, image: &str, typed: &[u8]) -> Option<Vec<CompletionCandidate>> {
+    let store = said.store.as_ref()?;
     let configuration = Options::from_env().configuration;
     let references = candidates(image, &configuration).ok()?.references;
     let known = find_cached(store, &references).ok()?;

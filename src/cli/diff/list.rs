@@ -40,7 +40,8 @@ struct Attributes {
     uid: u32,
     gid: u32,
     size: u64,
-    mtime: f64,
+    mtime: i64,
+    mtime_nanoseconds: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -210,18 +211,14 @@ fn attributes(tree: &Tree, ino: Ino) -> Option<Attributes> {
         _ => {}
     }
     let mtime = node.mtime();
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "seconds of real files are far below 2^52"
-    )]
-    let seconds = mtime.seconds as f64;
     Some(Attributes {
         kind: kind_name(node.kind()),
         mode: format!("{:04o}", node.permissions()),
         uid: node.uid(),
         gid: node.gid(),
         size: node.size(),
-        mtime: seconds + f64::from(mtime.nanoseconds) / 1e9,
+        mtime: mtime.seconds,
+        mtime_nanoseconds: mtime.nanoseconds,
         target,
         device,
         xattrs: (tree.xattrs(node).iter())

@@ -6,6 +6,7 @@
 mod member;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -109,16 +110,19 @@ async fn write_to_file(fs: &Arc<ImageFs>, path: &Path, quiet: bool) -> anyhow::R
         Some(dir) => dir,
         None => Path::new("/"),
     };
-    let mut builder = tempfile::Builder::new();
-    let usual = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    let file = (builder.prefix(".imgfs-export-").permissions(usual)).tempfile_in(dir);
+    // Made by hand: errors of the usual way name the temporary file.
+    let file = tempfile::Builder::new()
+        .prefix(".imgfs-export-")
+        .make_in(dir, |path| File::create_new(path));
     let mut out = BufWriter::with_capacity(BUFFER, file.with_context(cannot)?);
     let left_out = write_tree(fs, Ino::ROOT, b".", &mut out, quiet).await?;
     let file = out
         .into_inner()
         .map_err(std::io::IntoInnerError::into_error);
     let file = file.with_context(cannot)?;
-    file.persist(&path).with_context(cannot)?;
+    file.persist(&path)
+        .map_err(|err| err.error)
+        .with_context(cannot)?;
     fail_if_any(left_out)
 }
 

@@ -6,7 +6,7 @@ use super::walk::last_part;
 use crate::cli::output::{json_base64, json_text};
 use crate::tree::{Content, Kind, Node, Tree};
 
-/// One file as JSON. Times in seconds since 1970, with fractions.
+/// One file as JSON.
 #[derive(Serialize)]
 pub(super) struct Entry {
     #[serde(flatten)]
@@ -16,7 +16,10 @@ pub(super) struct Entry {
     gid: u32,
     size: u64,
     links: u32,
-    mtime: f64,
+    /// Whole seconds since 1970, rounded down.
+    mtime: i64,
+    /// Beyond that, below a second.
+    mtime_nanoseconds: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -58,11 +61,6 @@ impl Named {
 impl Entry {
     pub(super) fn new(tree: &Tree, path: &[u8], node: &Node) -> Self {
         let mtime = node.mtime();
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "seconds of real files are far below 2^52"
-        )]
-        let seconds = mtime.seconds as f64;
         let xattrs = tree.xattrs(node).iter();
         Self {
             named: Named::new(tree, path, node),
@@ -71,7 +69,8 @@ impl Entry {
             gid: node.gid(),
             size: node.size(),
             links: node.nlink(),
-            mtime: seconds + f64::from(mtime.nanoseconds) / 1e9,
+            mtime: mtime.seconds,
+            mtime_nanoseconds: mtime.nanoseconds,
             device: device(tree, node),
             xattrs: xattrs.map(|(name, _)| json_text(name)).collect(),
         }

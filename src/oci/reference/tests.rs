@@ -99,6 +99,11 @@ fn references_normalise_or_say_what_to_write() {
         "docker.io/docker---rules/dock__er:latest",
     );
     check("name:", "\"\" is no tag");
+    check("name:/etc", "`imgfs ls name /etc`");
+    check(
+        "h:5000/name:1:/etc/x:y",
+        "`imgfs ls h:5000/name:1 /etc/x:y`",
+    );
     check("name:-foo", "\"-foo\" is no tag");
     check("localhost/x", "localhost/x:latest");
     check("localhost:99999/x", "no host name");

@@ -79,8 +79,8 @@ fn title(model: &Model) -> String {
         (None, _) => "Files".to_owned(),
         (Some(Listed::Image), true) => "The image".to_owned(),
         (Some(Listed::Image), false) => "The image, what came after the base".to_owned(),
-        (Some(Listed::Layer(layer)), false) => format!("What layer {} did", layer + 1),
-        (Some(Listed::Layer(layer)), true) => format!("All up to layer {}", layer + 1),
+        (Some(Listed::Layer(layer)), false) => format!("What layer {layer} did"),
+        (Some(Listed::Layer(layer)), true) => format!("All up to layer {layer}"),
     };
     if !model.files.filter().is_empty() {
         title.push_str(", only *");
@@ -164,7 +164,7 @@ pub(super) fn details(model: &Model) -> String {
         }
     }
     if let Some(layer) = listing.layer(entry) {
-        facts.push(format!("layer {}", layer + 1));
+        facts.push(format!("layer {layer}"));
     }
     let facts = facts.join("  ");
     let room = usize::from(model.size.0).saturating_sub(super::text::width(&facts) + 2);

@@ -69,7 +69,7 @@ fn layer_line(
     theme: &Theme,
 ) -> Line<'static> {
     let packed = cell(&size(row.size), SIZE, true);
-    let mut spans = vec![Span::raw(format!("{:>3} {packed} ", layer + 1))];
+    let mut spans = vec![Span::raw(format!("{layer:>3} {packed} "))];
     if let LayerState::Fetching(done) = row.state {
         spans.push(Span::raw(cell(&gauge(done, row.size), 2 * SIZE + 1, false)));
     } else {

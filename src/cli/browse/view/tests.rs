@@ -65,8 +65,8 @@ host/name:tag                           2 layers, 30.0 MB  linux/amd64  01234567
 . Layers --------------------------------.. Files ---------------------------------.
 |  #  PACKED   ADDED  WASTED  COMMAND    ||Files show when all layers are open.    |
 |all 30.0 MB                  the whole ~||                                        |
-|  1 30.0 MB [===     ] 43 %  ADD file:1~||                                        |
-|  2  2.0 kB                  (not told) ||                                        |
+|  0 30.0 MB [===     ] 43 %  ADD file:1~||                                        |
+|  1  2.0 kB                  (not told) ||                                        |
 |                                        ||                                        |
 |                                        ||                                        |
 |                                        ||                                        |
@@ -88,8 +88,8 @@ host/name:tag          efficiency 72.6 %, 157 B wasted  2 layers, 30.0 MB  linux
 . Layers ----------------------------------------.. The image -------------------------------------.
 |  #  PACKED   ADDED  WASTED  COMMAND            ||  MODE           SIZE  NAME                     |
 |all 30.0 MB   574 B   157 B  the whole image    ||* drwxr-xr-x    108 B v etc/                    |
-|  1 30.0 MB   457 B   157 B  ADD file:1 in /    ||= -rw-r--r--      7 B     motd                  |
-|  2  2.0 kB   117 B       -  (not told)         ||~ -rw-r--r--    101 B     passwd                |
+|  0 30.0 MB   457 B   157 B  ADD file:1 in /    ||= -rw-r--r--      7 B     motd                  |
+|  1  2.0 kB   117 B       -  (not told)         ||~ -rw-r--r--    101 B     passwd                |
 |                                                ||+ drwxr-xr-x      9 B > srv/                    |
 |                                                ||* drwxr-xr-x    300 B > usr/                    |
 |                                                ||                                                |
