@@ -61,7 +61,12 @@ fn names_are_exact_and_times_whole() {
     ]));
     let whence = |path: &[u8]| {
         let path = OsStr::from_bytes(path);
-        let arguments = [OsStr::new("whence"), OsStr::new(&reference), path];
+        let arguments = [
+            "whence".as_ref(),
+            "--all".as_ref(),
+            OsStr::new(&reference),
+            path,
+        ];
         let json = [&arguments[..], &[OsStr::new("--json")]].concat();
         let text = world.imgfs(&arguments).ok();
         (schema::check("whence", &world.imgfs(&json).ok()), text)

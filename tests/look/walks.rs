@@ -153,7 +153,7 @@ fn a_download_that_was_announced_is_said_to_be_done() {
     let image = host_image(vec![gzip(&[file("slow", noise(5, 600_000))])]);
     let reference = world.put(&image);
     // Slow enough for the line that it begins, which nothing quick gets.
-    world.registry.fault(On::Blob, Fault::Drip(400));
+    world.registry.fault_always(On::Blob, Fault::Drip(400));
     let outcome = world.imgfs(&["ls", &reference]);
     let digest = imgfs::oci::Digest::sha256(&image.layers[0].blob).short();
     let lines: Vec<&str> = outcome.stderr.lines().collect();
