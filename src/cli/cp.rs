@@ -27,9 +27,9 @@ use crate::tree::{Content, Ino, Node, PartialTree, Tree};
 #[command(
     override_usage = "imgfs cp [OPTIONS] IMAGE PATH DEST\n       imgfs cp [OPTIONS] IMAGE:/PATH DEST",
     after_help = "\
-Modes, times and links are kept; owners, devices and extended attributes too for root. A PATH
-that ends in /. means what is in the directory. Files that are there already are replaced, each
-when the new one is whole. With - as DEST a tar archive of it all goes to stdout. In IMAGE:/PATH
+Modes, times and links are kept; owners, devices and extended attributes too for root. A PATH \
+that ends in /. means what is in the directory. Files that are there already are replaced, each \
+when the new one is whole. With - as DEST a tar archive of it all goes to stdout. In IMAGE:/PATH \
 the last :/ separates.
 
 Examples:

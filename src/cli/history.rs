@@ -15,8 +15,8 @@ const COMMAND_WIDTH: usize = 45;
 /// Show the steps an image was built in, the last one first.
 #[derive(Args)]
 #[command(after_help = "\
-SIZE is what a step's layer takes as it is distributed, compressed. UNPACKED is what its files
-take, where that is known: where the layer's index is in the cache. Only the manifest and the
+SIZE is what a step's layer takes as it is distributed, compressed. UNPACKED is what its files \
+take, where that is known: where the layer's index is in the cache. Only the manifest and the \
 config are fetched.
 
 Examples:

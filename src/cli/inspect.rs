@@ -19,8 +19,8 @@ use crate::store::Store;
 /// Show what an image is made of: digests, platforms, layers, config.
 #[derive(Args)]
 #[command(after_help = "\
-A layer has two digests: of the blob as it is distributed (DIGEST) and of its uncompressed
-content (DIFF ID). INDEX is what its files can be reached by without fetching all of it, as in
+A layer has two digests: of the blob as it is distributed (DIGEST) and of its uncompressed \
+content (DIFF ID). INDEX is what its files can be reached by without fetching all of it, as in \
 imgfs layers.
 
 Examples:

@@ -12,10 +12,10 @@ use crate::mount::{Image, KnownLayer, known_layers};
 /// List the layers of an image, the base (0) first.
 #[derive(Args)]
 #[command(after_help = "\
-SIZE is a layer's size as it is distributed. INDEX is what its files can be reached by without
-fetching all of it: cache (an index that was made here), eStargz or another format whose index
-comes with the layer, or none (it is fetched once, which makes one). UNPACKED, the size of its
-files, and ENTRIES are known where an index is in the cache. Nothing but the manifest and the
+SIZE is a layer's size as it is distributed. INDEX is what its files can be reached by without \
+fetching all of it: cache (an index that was made here), eStargz or another format whose index \
+comes with the layer, or none (it is fetched once, which makes one). UNPACKED, the size of its \
+files, and ENTRIES are known where an index is in the cache. Nothing but the manifest and the \
 config is fetched.
 
 Examples:

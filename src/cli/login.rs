@@ -14,10 +14,10 @@ use crate::source::{Credential, CredentialKey, Credentials, Login, Options, Orig
 /// Check a user name and password with a registry and keep them, where docker, podman and skopeo find them too.
 #[derive(Args)]
 #[command(after_help = "\
-They are kept in the file named by --authfile or REGISTRY_AUTH_FILE, else in the one that has a
-login for the registry already, else in Docker's (~/.docker/config.json). Where that file names a
-credential helper, the helper keeps them. A namespace such as quay.io/team goes into containers'
-auth.json. The password is asked for on the terminal or read from stdin; it is never an argument,
+They are kept in the file named by --authfile or REGISTRY_AUTH_FILE, else in the one that has a \
+login for the registry already, else in Docker's (~/.docker/config.json). Where that file names a \
+credential helper, the helper keeps them. A namespace such as quay.io/team goes into containers' \
+auth.json. The password is asked for on the terminal or read from stdin; it is never an argument, \
 which others could see.
 
 Examples:

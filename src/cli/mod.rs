@@ -63,10 +63,10 @@ Examples:
   imgfs status /mnt/go                    what a mount has fetched, and how far it is proven
   imgfs unmount /mnt/go
 
-IMAGE is a name such as golang, ghcr.io/owner/name:tag, host:5000/name@sha256:..., oci:DIR[:tag] or
+IMAGE is a name such as golang, ghcr.io/owner/name:tag, host:5000/name@sha256:..., oci:DIR[:tag] or \
 docker-archive:FILE[:name].
 
-Data goes to stdout, everything else to stderr. `imgfs man COMMAND | man -l -` says more; so does
+Data goes to stdout, everything else to stderr. `imgfs man COMMAND | man -l -` says more; so does \
 `imgfs COMMAND --help`."
 )]
 struct Cli {

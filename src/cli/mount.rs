@@ -22,14 +22,14 @@ const END_TIME: Duration = Duration::from_secs(5);
 /// Mount an image on a directory, read-only. Returns when the mount is ready.
 #[derive(Args)]
 #[command(after_help = "\
-Options for -o, separated by commas: allow_other, default_permissions, dev, suid, noexec, offline,
-plain_http, insecure, pull=WHEN, require=TRUST, soci_v1, index_repo=REPO, index_key=FILE, prove,
-fetch_executables=SIZE, read_timeout=TIME, on_error=WHAT, platform=OS/ARCH, cache_dir=DIR,
-cache_limit=SIZE. Options of mount(8) that mean nothing here (ro, rw, noatime, user, noauto, nofail,
+Options for -o, separated by commas: allow_other, default_permissions, dev, suid, noexec, offline, \
+plain_http, insecure, pull=WHEN, require=TRUST, soci_v1, index_repo=REPO, index_key=FILE, prove, \
+fetch_executables=SIZE, read_timeout=TIME, on_error=WHAT, platform=OS/ARCH, cache_dir=DIR, \
+cache_limit=SIZE. Options of mount(8) that mean nothing here (ro, rw, noatime, user, noauto, nofail, \
 _netdev, x-...) are accepted, so these work too:
   mount -t fuse.imgfs golang:latest /mnt/go -o allow_other
   golang:latest  /mnt/go  fuse.imgfs  noauto,user,_netdev  0 0          (in /etc/fstab)
-As with any other filesystem, mount(8) run by root honours setuid programs and devices unless
+As with any other filesystem, mount(8) run by root honours setuid programs and devices unless \
 -o nosuid,nodev.
 
 Examples:

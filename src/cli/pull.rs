@@ -12,7 +12,7 @@ use crate::source::SourceError;
 /// Fetch all of an image into the cache, to mount and read it later without its registry.
 #[derive(Args)]
 #[command(after_help = "\
-What is here already is not fetched again. If it is interrupted, the same command goes on from
+What is here already is not fetched again. If it is interrupted, the same command goes on from \
 there. The registry must say what a tag means now, unless --pull says otherwise.
 
 Examples:

@@ -29,16 +29,16 @@ The first of these that has an entry for the image's registry decides which host
      $CONTAINERS_REGISTRIES_CONF takes the place of the main file.
   4. Docker's daemon.json, only with --docker-daemon-config or docker-daemon-config in 1.
   5. The reference: its own registry.
-What registries.conf blocks stays blocked, unless 1 has an entry for it. --plain-http, --insecure
+What registries.conf blocks stays blocked, unless 1 has an entry for it. --plain-http, --insecure \
 and --cert-dir go before all files, but hold for the image's own registry only, never for mirrors.
 
-Certificates in certs.d/HOST of ~/.config/containers, /etc/containers, /etc/docker and
-/etc/containerd (*.crt are authorities, *.cert with *.key is shown to servers) hold for every host
-that the deciding file gives none. A mirror is sent the credentials for its own name. Whatever it
+Certificates in certs.d/HOST of ~/.config/containers, /etc/containers, /etc/docker and \
+/etc/containerd (*.crt are authorities, *.cert with *.key is shown to servers) hold for every host \
+that the deciding file gives none. A mirror is sent the credentials for its own name. Whatever it \
 answers is checked against the image's digest; only what a tag points to has to be believed.
 
-A name without a host is an alias (of 1, of podman), else searched in
-unqualified-search-registries (of 1, else 3), else on Docker Hub. docker://NAME is always on
+A name without a host is an alias (of 1, of podman), else searched in \
+unqualified-search-registries (of 1, else 3), else on Docker Hub. docker://NAME is always on \
 Docker Hub.
 
 imgfs's own file, all keys optional:

@@ -33,14 +33,14 @@ const COLUMNS: &[&str] = &["Name", "Description", "StarCount", "IsOfficial"];
 /// Search a registry for images.
 #[derive(Args)]
 #[command(after_help = "\
-Without a registry in front of TERM the search goes to those that files name for short names
-(unqualified-search-registries), else to Docker Hub. Other registries can be searched if they
+Without a registry in front of TERM the search goes to those that files name for short names \
+(unqualified-search-registries), else to Docker Hub. Other registries can be searched if they \
 speak Docker Hub's API or Quay's; most do not.
 
-A filter is is-official=true|false, is-automated=true|false or stars=N (at least so many). Of
+A filter is is-official=true|false, is-automated=true|false or stars=N (at least so many). Of \
 several all must hold. They choose among the results that --limit leaves, as docker's do.
 
-With --format the fields are .Name, .Description, .StarCount, .IsOfficial, .IsAutomated and
+With --format the fields are .Name, .Description, .StarCount, .IsOfficial, .IsAutomated and \
 .Index (the registry).
 
 Examples:

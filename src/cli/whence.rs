@@ -18,9 +18,9 @@ use crate::tree::{Answer, Content, Deed, DeedKind, PartialTree, Removal, provena
 /// Show which layer brought a path, by which command, and what it replaced.
 #[derive(Args)]
 #[command(after_help = "\
-The last word comes first: each line is a layer that has the path or takes it away. Layers are
-opened from the top down to the one that the present version is from, and those below it whose
-index is in the cache; --all opens all of them. A symbolic link is told of itself; those on the
+The last word comes first: each line is a layer that has the path or takes it away. Layers are \
+opened from the top down to the one that the present version is from, and those below it whose \
+index is in the cache; --all opens all of them. A symbolic link is told of itself; those on the \
 way to it are followed.
 
 Examples:

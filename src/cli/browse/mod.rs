@@ -35,13 +35,13 @@ const READS: ReadPolicy = ReadPolicy {
 /// Walk through an image on the whole screen: its layers, files and their content.
 #[derive(Args)]
 #[command(after_help = "\
-Nothing needs to be pulled before: layers without an index are streamed once, and a file's bytes
+Nothing needs to be pulled before: layers without an index are streamed once, and a file's bytes \
 are fetched when it is looked at or copied.
 
-On the left are the layers, base first: how large each is as distributed (PACKED), the bytes of
-the files that it brings (ADDED), what of these is not in the image any more because a later
-layer replaces or removes it (WASTED), and the command that made it. The first line is the image
-as a whole. On the right is what the chosen layer did, or the image's files with what came after
+On the left are the layers, base first: how large each is as distributed (PACKED), the bytes of \
+the files that it brings (ADDED), what of these is not in the image any more because a later \
+layer replaces or removes it (WASTED), and the command that made it. The first line is the image \
+as a whole. On the right is what the chosen layer did, or the image's files with what came after \
 the base layer marked:
 
   + added   ~ changed   - removed   = written anew, same bytes   * something below is marked

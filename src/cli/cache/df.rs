@@ -14,8 +14,8 @@ use crate::store::{CacheFile, Holding, Slot, Store};
 /// Show how much of the disk the cache takes.
 #[derive(Args)]
 #[command(after_help = "\
-ACTIVE is what mounts and running commands use. RECLAIMABLE is what the others take: `imgfs cache
-evict --data` drops layer data, which costs no more than fetching it again. With -v, each layer
+ACTIVE is what mounts and running commands use. RECLAIMABLE is what the others take: `imgfs cache \
+evict --data` drops layer data, which costs no more than fetching it again. With -v, each layer \
 too: how large it is unpacked, how much of that is here, and what is mounted with it.
 
 Examples:

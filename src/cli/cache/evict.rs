@@ -9,7 +9,7 @@ use crate::mount::{cached_layers, find_cached};
 /// Drop layer bytes from the cache; mounts in use keep theirs.
 #[derive(Args)]
 #[command(after_help = "\
-Indexes and manifests stay, so images still mount at once and fetch what is read. Of an IMAGE all
+Indexes and manifests stay, so images still mount at once and fetch what is read. Of an IMAGE all \
 layers are meant, also those that other images have, too.
 
 Examples:

@@ -16,9 +16,9 @@ use crate::source::route::candidates;
 /// Look after the cache: what it takes of the disk, making room, checking it.
 #[derive(Subcommand)]
 #[command(after_help = "\
-Every command keeps what it fetched, so that nothing is fetched twice. --cache-limit (or
-IMGFS_CACHE_LIMIT) says how much of the disk layers may take; whoever adds to the cache drops what
-was not used for longest when it is full. What is mounted stays. Indexes, manifests and configs
+Every command keeps what it fetched, so that nothing is fetched twice. --cache-limit (or \
+IMGFS_CACHE_LIMIT) says how much of the disk layers may take; whoever adds to the cache drops what \
+was not used for longest when it is full. What is mounted stays. Indexes, manifests and configs \
 are small and do not count.
 
 Examples:

@@ -15,8 +15,8 @@ use crate::store::Holding;
 /// Check every cached byte against its digests, and fetch anew what is damaged.
 #[derive(Args)]
 #[command(after_help = "\
-Of a layer only the damaged parts are fetched again, of a layer's index the whole layer, as that
-makes it. What is damaged and cannot be fetched is dropped, so that it is fetched when it is
+Of a layer only the damaged parts are fetched again, of a layer's index the whole layer, as that \
+makes it. What is damaged and cannot be fetched is dropped, so that it is fetched when it is \
 needed. Mounted images are checked, too.
 
 Exit status: 0 if all was right or is right again, 1 if something damaged could not be repaired.

@@ -32,13 +32,13 @@ imgfs diff [OPTIONS] A B [PATH]
        imgfs diff [OPTIONS] --layer <LAYERS> IMAGE [PATH]
        imgfs diff [OPTIONS] --platforms <OLD,NEW> IMAGE [PATH]",
     after_help = "\
-Each path that differs is a line: A added, D removed, M changed, T of another type (-v: what of
-it changed). The layers' indexes tell: no content is fetched but for -u. Paths of which only the
+Each path that differs is a line: A added, D removed, M changed, T of another type (-v: what of \
+it changed). The layers' indexes tell: no content is fetched but for -u. Paths of which only the \
 time differs are left out (--times: listed).
 
-X: not told by the layers that differ. They set the path, which adds it, changes it or leaves it
-as it was; or they remove it, if it was there. Of a directory that goes for all in it that is not
-listed. Layers that both images have at the bottom would tell, but are opened only if their
+X: not told by the layers that differ. They set the path, which adds it, changes it or leaves it \
+as it was; or they remove it, if it was there. Of a directory that goes for all in it that is not \
+listed. Layers that both images have at the bottom would tell, but are opened only if their \
 indexes are in the cache or beside the image: with --all, and for -u, they are fetched.
 
 Exit codes: 0 done; with --exit-code 0 nothing differs, 1 something does or may (X), 2 failed.

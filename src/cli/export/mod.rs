@@ -28,9 +28,9 @@ const BUFFER: usize = 1 << 20;
 /// Write an image's files as a tar archive.
 #[derive(Args)]
 #[command(after_help = "\
-The archive holds what a mount shows: the merged layers, nothing of the config. It is a PAX
-archive with times to the nanosecond, hard links, devices, extended attributes and holes; GNU
-tar restores the attributes with --xattrs --xattrs-include='*'. Two exports of the same image
+The archive holds what a mount shows: the merged layers, nothing of the config. It is a PAX \
+archive with times to the nanosecond, hard links, devices, extended attributes and holes; GNU \
+tar restores the attributes with --xattrs --xattrs-include='*'. Two exports of the same image \
 are the same bytes.
 
 Examples:

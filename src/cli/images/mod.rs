@@ -27,13 +27,13 @@ const NONE: &str = "<none>";
 #[expect(clippy::struct_excessive_bools, reason = "they are flags")]
 #[derive(Args)]
 #[command(after_help = "\
-SIZE is that of the unpacked layers; with a * that of the packed ones, where a layer was not
-opened yet. CACHED is disk space: of the layers' bytes as far as they are here, and of their
-indexes. With --size: how much of that other images share, and how much is freed when the image
+SIZE is that of the unpacked layers; with a * that of the packed ones, where a layer was not \
+opened yet. CACHED is disk space: of the layers' bytes as far as they are here, and of their \
+indexes. With --size: how much of that other images share, and how much is freed when the image \
 is removed.
 
-Filters: dangling=true, before=IMAGE, since=IMAGE, until=24h or a date, label=KEY[=VALUE],
-reference=PATTERN Fields:  .Repository .Tag .Digest .ID .Manifest .Platform .CreatedSince
+Filters: dangling=true, before=IMAGE, since=IMAGE, until=24h or a date, label=KEY[=VALUE], \
+reference=PATTERN Fields:  .Repository .Tag .Digest .ID .Manifest .Platform .CreatedSince \
 .CreatedAt .LastUsed .Size .Cached .SharedSize
          .UniqueSize .Labels
 

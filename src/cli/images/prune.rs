@@ -14,10 +14,10 @@ use crate::cli::output;
 /// Remove images that have no tag, and whatever no image refers to.
 #[derive(Args)]
 #[command(after_help = "\
-Besides images it removes layers, indexes and documents that nothing refers to, and what was
+Besides images it removes layers, indexes and documents that nothing refers to, and what was \
 left unfinished by a process that was killed. What is mounted, or used otherwise, stays.
 
-Filters: until=24h or a date (made before that), label=KEY[=VALUE], label!=KEY[=VALUE],
+Filters: until=24h or a date (made before that), label=KEY[=VALUE], label!=KEY[=VALUE], \
 reference=PATTERN
 
 Examples:

@@ -15,8 +15,8 @@ use crate::store::{Removal, Store, Swept, TagRecord};
 /// Remove images from the cache.
 #[derive(Args)]
 #[command(after_help = "\
-A tag is taken from its image; without any tag left the image goes, and with it those layers
-that no other image has. By digest or by the start of an ID an image goes with its tag; with
+A tag is taken from its image; without any tag left the image goes, and with it those layers \
+that no other image has. By digest or by the start of an ID an image goes with its tag; with \
 several tags only if -f is given. What is mounted, or used otherwise, stays.
 
 Examples:

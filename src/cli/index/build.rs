@@ -13,7 +13,7 @@ use crate::store::{Slot, Store};
 /// Make the indexes of an image's layers, and what else is published with them.
 #[derive(Args)]
 #[command(after_help = "\
-Each layer is fetched once, and the fetched bytes stay in the cache. What is here already is not
+Each layer is fetched once, and the fetched bytes stay in the cache. What is here already is not \
 fetched again, unless its midstates are missing: a mount or pull makes the index without them.
 
 Examples:

@@ -24,9 +24,9 @@ const SHORT: usize = 12;
 /// Make, publish, find and check layer indexes.
 #[derive(Subcommand)]
 #[command(after_help = "\
-An index makes a layer lazily readable, so that a mount fetches what is read and nothing else.
-imgfs makes it when it first sees a layer, which takes a download of all of it. Once published,
-nobody else has to pay for that: beside the image, or in a repository of indexes for images that
+An index makes a layer lazily readable, so that a mount fetches what is read and nothing else. \
+imgfs makes it when it first sees a layer, which takes a download of all of it. Once published, \
+nobody else has to pay for that: beside the image, or in a repository of indexes for images that \
 one cannot push to.
 
 Examples:

@@ -15,12 +15,12 @@ use crate::oci::Reference;
 /// Publish the indexes of an image's layers.
 #[derive(Args)]
 #[command(after_help = "\
-Without --to the indexes go into the image's own repository, where every mount of the image finds
-them. With --to they go into a repository of indexes, each under its layer's digest, and are found
-with --index-repo for every image that has the layer. What is not built yet is built first.
+Without --to the indexes go into the image's own repository, where every mount of the image finds \
+them. With --to they go into a repository of indexes, each under its layer's digest, and are found \
+with --index-repo for every image that has the layer. What is not built yet is built first. \
 Mirrors are not written to.
 
-A signature binds an index to its layer: mounts with the public key as --index-key take it for
+A signature binds an index to its layer: mounts with the public key as --index-key take it for \
 pinned. Signatures of several keys stand side by side. Keys are made with
   openssl genpkey -algorithm ed25519 -out key.pem && chmod 600 key.pem
   openssl pkey -in key.pem -pubout -out pub.pem

@@ -15,7 +15,7 @@ use crate::store::{Slot, Store, Trust};
 /// Show the indexes of an image's layers: those that are here, and those that are published.
 #[derive(Args)]
 #[command(after_help = "\
-TRUST is proven (made here from all of the layer), pinned (bound to the layer by the signature of
+TRUST is proven (made here from all of the layer), pinned (bound to the layer by the signature of \
 --index-key) or claimed (nobody vouches for it).
 
 Examples:

@@ -21,8 +21,8 @@ use crate::tree::{Ino, Node, PartialTree, Tree};
 #[command(
     disable_help_flag = true,
     after_help = "\
-Sizes are those of the files' bytes, as `du -b` counts them: uncompressed, holes included, each
-file once however many names it has. Directories count nothing, symbolic links the length of
+Sizes are those of the files' bytes, as `du -b` counts them: uncompressed, holes included, each \
+file once however many names it has. Directories count nothing, symbolic links the length of \
 their targets. Layers are opened from the top down, only as far as the answer needs.
 
 Examples:

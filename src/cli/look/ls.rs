@@ -19,8 +19,8 @@ use crate::tree::{Ino, Node, PartialTree, Tree};
 #[command(
     disable_help_flag = true,
     after_help = "\
-Layers are opened from the top down, only as far as the answer needs. Links named on the command
-line are followed. Where names stand in a table or on a terminal, control characters, bytes that
+Layers are opened from the top down, only as far as the answer needs. Links named on the command \
+line are followed. Where names stand in a table or on a terminal, control characters, bytes that \
 are not UTF-8 and backslashes are escaped as \\n, \\xff and \\\\.
 
 Examples:

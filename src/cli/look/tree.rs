@@ -17,8 +17,8 @@ use crate::tree::{Ino, Node, PartialTree, Tree};
 /// Show directories of an image as a tree.
 #[derive(Args)]
 #[command(after_help = "\
-Layers are opened from the top down, only as far as the answer needs. Symbolic links are not
-followed but for those named on the command line; each counts as a file. Control characters,
+Layers are opened from the top down, only as far as the answer needs. Symbolic links are not \
+followed but for those named on the command line; each counts as a file. Control characters, \
 bytes that are not UTF-8 and backslashes are escaped in names as \\n, \\xff and \\\\.
 
 Examples:

@@ -13,7 +13,7 @@ use crate::source::route::candidates;
 /// Put a multi-platform list together from images that are in registries.
 #[derive(Args)]
 #[command(after_help = format!("\
-Each image's platform is what its config says; `imgfs manifest annotate` says another. Of images
+Each image's platform is what its config says; `imgfs manifest annotate` says another. Of images \
 in Docker's format the list becomes a Docker manifest list, else an OCI index.
 
 {LISTS_HELP}

@@ -12,8 +12,8 @@ use crate::oci::{ListFormat, ManifestList, Reference};
 /// Push a list, and what it lists, to the registry.
 #[derive(Args)]
 #[command(after_help = format!("\
-Within a registry no layer moves: images that are in the list's repository are left alone, blobs
-of other repositories are mounted. What is in other registries is passed on from there, and
+Within a registry no layer moves: images that are in the list's repository are left alone, blobs \
+of other repositories are mounted. What is in other registries is passed on from there, and \
 checked on the way. The digest of the list is printed. Mirrors are not written to.
 
 {LISTS_HELP}

@@ -88,7 +88,7 @@ impl Check<'_> {
         };
         let descriptor = &resolved.descriptor;
         self.store.keep_document(&descriptor.digest, &body);
-        self.store.record_tag(name, descriptor)?;
+        self.store.record_answer(name, descriptor).await;
         Ok(Some(body.len() as u64))
     }
 

@@ -43,7 +43,7 @@ Tests are those of find(1); all of them must hold:
   -maxdepth N, -mindepth N    levels below PATH
   -not TEST, ! TEST           the test must not hold
   -print0                     end paths with a zero byte instead of a line end
-Symbolic links are not followed. Layers are opened from the top down, only as far as the answer
+Symbolic links are not followed. Layers are opened from the top down, only as far as the answer \
 needs.
 
 Examples:

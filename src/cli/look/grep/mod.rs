@@ -28,10 +28,10 @@ const PIECE: usize = 256 << 10;
 #[command(
     disable_help_flag = true,
     after_help = "\
-The pattern is a regular expression as grep -E has them (docs.rs/regex has the details), not a
-basic one. Files are searched line by line; a line longer than 1 MiB as several. Of a file with
-zero bytes only `Binary file x matches` is said on stderr. With -r symbolic links are followed
-only if they are named on the command line, and devices and pipes are left out. Only files that
+The pattern is a regular expression as grep -E has them (docs.rs/regex has the details), not a \
+basic one. Files are searched line by line; a line longer than 1 MiB as several. Of a file with \
+zero bytes only `Binary file x matches` is said on stderr. With -r symbolic links are followed \
+only if they are named on the command line, and devices and pipes are left out. Only files that \
 are searched are fetched.
 
 Exit codes: 0 a line was selected, 1 none was, 2 something failed.
