@@ -124,7 +124,7 @@ async fn run(globals: &Globals, args: &DiffArgs) -> anyhow::Result<bool> {
     };
     let all = args.all || args.unified;
     let found = comparison.run(what.path.as_bytes(), all, announce);
-    let mut found = found.await?;
+    let mut found = Box::pin(found).await?;
     drop(shown);
     let left_out = if args.times {
         0

@@ -196,9 +196,10 @@ impl Comparison {
     /// An error whose cause is a [`PathError`].
     fn nowhere(&self, path: &[u8]) -> anyhow::Error {
         let [old, new] = self.images.each_ref().map(|image| &image.reference);
-        let or = match old == new {
-            true => String::new(),
-            false => format!(" or {new}"),
+        let or = if old == new {
+            String::new()
+        } else {
+            format!(" or {new}")
         };
         let err = PathError::NotFound;
         let text = format!("{}: {err} in {old}{or}", path.escape_ascii());

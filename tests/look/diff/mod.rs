@@ -82,6 +82,9 @@ fn every_kind_of_change_in_every_form() {
         .map(|line| line.replacen(' ', "\t", 1) + "\n")
         .collect();
     assert_eq!(by_git, tabs);
+    let zeros = lines.replace(' ', "\0").replace('\n', "\0");
+    assert_eq!(diff(&world, &["-z"], &images), zeros);
+    assert_eq!(diff(&world, &["-z", "--name-status"], &images), zeros);
     let details = diff(&world, &["-v", "--times"], &images);
     for line in [
         "M /etc/content [content]",
@@ -141,6 +144,13 @@ fn exit_codes_are_those_of_diff() {
     world
         .imgfs(&["diff", &old, &nowhere])
         .fails(1, &["r:nowhere"]);
+    let nowhere = format!("/b: no such file or directory in {old} or {new}");
+    world
+        .imgfs(&["diff", &old, &new, "/b"])
+        .fails(1, &[&nowhere]);
+    world
+        .imgfs(&["diff", "--exit-code", &old, &new, "/b"])
+        .fails(2, &[&nowhere]);
     world.imgfs(&["diff", &old]).fails(1, &["name two images"]);
     world
         .imgfs(&["diff", &old, "/etc"])
