@@ -365,7 +365,7 @@ fn an_end_after_any_step_leaves_a_usable_cache() {
                     removal.forget(image);
                 }
             }
-            removal.plan(false).unwrap().steps().to_vec()
+            removal.plan(false).unwrap().steps()
         };
         most = steps.len();
         std::fs::create_dir_all(root.join("v1/trash")).unwrap();
@@ -399,7 +399,7 @@ fn a_kill_leaves_a_usable_cache() {
                 removal.forget(image);
             }
         }
-        let mut places = removal.plan(false).unwrap().steps().to_vec();
+        let mut places = removal.plan(false).unwrap().steps();
         // After the last one nothing is left to be killed in.
         places.pop();
         let (Step::Remove(place) | Step::Discard { dir: place, .. }) =

@@ -82,7 +82,7 @@ fn every_kind_of_change_in_every_form() {
         .map(|line| line.replacen(' ', "\t", 1) + "\n")
         .collect();
     assert_eq!(by_git, tabs);
-    let zeros = lines.replace(' ', "\0").replace('\n', "\0");
+    let zeros = lines.replace([' ', '\n'], "\0");
     assert_eq!(diff(&world, &["-z"], &images), zeros);
     assert_eq!(diff(&world, &["-z", "--name-status"], &images), zeros);
     let details = diff(&world, &["-v", "--times"], &images);
