@@ -8,12 +8,20 @@ use super::super::look::kind_name;
 use super::super::output;
 use super::count;
 use crate::mount::Differences;
-use crate::tree::{Aspects, Change, ChangeKind, Content, Ino, Node, Side, Tree, known};
+use crate::tree::{
+    Aspects, Change, ChangeKind, ChangesAbove, Content, Ino, Node, Side, Tree, known,
+};
+
+/// Most columns that paths are padded to with `--stat`: a long one sticks out, and does not push all others' sizes off
+/// the screen.
+const MAX_COLUMN: usize = 60;
 
 /// A path that differs.
 #[derive(Serialize)]
 struct Row {
     path: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_base64: Option<String>,
     status: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     changed: Vec<&'static str>,
@@ -44,6 +52,8 @@ struct Attributes {
     mtime_nanoseconds: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     device: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -105,7 +115,11 @@ pub(super) fn stat(found: &Differences) -> anyhow::Result<()> {
     let (old, new) = (found.old.tree(), found.new.tree());
     let mut rows = Vec::new();
     let (mut added, mut removed, mut changed, mut unknown) = (0, 0, 0, 0);
-    let (mut before, mut after) = (Sizes::default(), Sizes::default());
+    let kept = |side: usize, tree| Sizes {
+        seen: kept(&found.found, side, tree),
+        sum: 0,
+    };
+    let (mut before, mut after) = (kept(0, old), kept(1, new));
     for change in &found.found.changes {
         let what = match change.kind {
             ChangeKind::Added(ino) => {
@@ -139,18 +153,20 @@ pub(super) fn stat(found: &Differences) -> anyhow::Result<()> {
                 format!("{} -> {}", known_size(old, from), known_size(new, to))
             }
         };
-        rows.push((output::name(&change.path), what));
+        let name = output::name(&change.path);
+        let wide = output::width(&String::from_utf8_lossy(&name));
+        rows.push((letter(change), name, wide, what));
     }
     if rows.is_empty() {
         return Ok(());
     }
-    let length = |name: &[u8]| String::from_utf8_lossy(name).chars().count();
-    let width = rows.iter().map(|(name, _)| length(name)).max().unwrap_or(0);
+    let fitting = rows.iter().map(|(_, _, wide, _)| *wide);
+    let width = (fitting.filter(|wide| *wide <= MAX_COLUMN).max()).unwrap_or(0);
     let mut text = Vec::new();
-    for (name, what) in &rows {
-        text.push(b' ');
+    for (letter, name, wide, what) in &rows {
+        text.extend([*letter, b' ']);
         text.extend(name);
-        text.extend(std::iter::repeat_n(b' ', width - length(name)));
+        text.extend(std::iter::repeat_n(b' ', width.saturating_sub(*wide)));
         text.extend(format!(" | {what}\n").into_bytes());
     }
     let sum = signed(before.sum, after.sum);
@@ -192,7 +208,8 @@ pub(super) fn json(found: &Differences) -> anyhow::Result<()> {
             }
         };
         Row {
-            path: output::printable(&change.path),
+            path: output::json_text(&change.path),
+            path_base64: output::json_base64(&change.path),
             status,
             changed,
             old: from,
@@ -206,7 +223,7 @@ fn attributes(tree: &Tree, ino: Ino) -> Option<Attributes> {
     let node = known(tree, ino)?;
     let (mut target, mut device) = (None, None);
     match tree.content(node) {
-        Content::Symlink(bytes) => target = Some(output::printable(bytes)),
+        Content::Symlink(bytes) => target = Some(bytes),
         Content::Device { major, minor } => device = Some(format!("{major}, {minor}")),
         _ => {}
     }
@@ -219,10 +236,11 @@ fn attributes(tree: &Tree, ino: Ino) -> Option<Attributes> {
         size: node.size(),
         mtime: mtime.seconds,
         mtime_nanoseconds: mtime.nanoseconds,
-        target,
+        target: target.map(output::json_text),
+        target_base64: target.and_then(output::json_base64),
         device,
         xattrs: (tree.xattrs(node).iter())
-            .map(|(name, _)| output::printable(name))
+            .map(|(name, _)| output::json_text(name))
             .collect(),
     })
 }
@@ -264,8 +282,32 @@ fn signed(from: u64, to: u64) -> String {
     }
 }
 
+/// Files of the tree of this side of which a name is the same in both, beside others: those others are no bytes more.
+fn kept(found: &ChangesAbove, side: usize, tree: &Tree) -> HashSet<Ino> {
+    let changed: HashSet<&[u8]> = (found.changes.iter())
+        .map(|change| change.path.as_slice())
+        .collect();
+    let mut kept = HashSet::new();
+    let mut pending = vec![];
+    if let Some(Side::Node(start)) = found.start.get(side) {
+        pending.push((found.path.clone(), *start));
+    }
+    while let Some((path, ino)) = pending.pop() {
+        let Some(node) = tree.node(ino) else {
+            continue;
+        };
+        if node.is_file() && node.nlink() > 1 && !changed.contains(path.as_slice()) {
+            kept.insert(ino);
+        }
+        pending.extend(tree.children(node).iter().map(|dirent| {
+            let path = [path.as_slice(), b"/", tree.name(dirent)].concat();
+            (path, dirent.ino())
+        }));
+    }
+    kept
+}
+
 /// Bytes of files, one with several names counted once.
-#[derive(Default)]
 struct Sizes {
     seen: HashSet<Ino>,
     sum: u64,

@@ -4,7 +4,6 @@ use imgfs::oci::Digest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::listing::hard_link;
 use crate::support::estargz::{Form, write};
 use crate::support::image::OCI_TAR_GZIP;
 use crate::support::ztoc::{SOCI_SPAN, Ztoc, soci_v2};

@@ -6,7 +6,7 @@ mod text;
 mod unopened;
 
 use super::*;
-use crate::listing::{dir, fifo, file, noise, opaque, symlink, whiteout};
+use crate::listing::{dir, fifo, file, hard_link, noise, opaque, symlink, whiteout};
 use crate::support::image::{OCI_INDEX, image_index, write_layout};
 
 /// Uncompressed size of the base layers here, which do not compress.
@@ -99,9 +99,9 @@ fn every_kind_of_change_in_every_form() {
     let sizes = diff(&world, &["--stat"], &images);
     for line in [
         " | +2.0 kB\n",
-        " /etc/content | 4 B -> 6 B (+2 B)\n",
-        " /etc/gone    | -1 B\n",
-        " /etc/xattr   | xattrs\n",
+        "\nM /etc/content | 4 B -> 6 B (+2 B)\n",
+        "\nD /etc/gone    | -1 B\n",
+        "\nM /etc/xattr   | xattrs\n",
         "2 paths added, 3 removed, 6 changed, +1.9 kB\n",
     ] {
         assert!(sizes.contains(line), "{line}\n{sizes}");
@@ -111,7 +111,7 @@ fn every_kind_of_change_in_every_form() {
         let rows = json.as_array().unwrap();
         rows.iter().find(|row| row["path"] == path).unwrap()
     };
-    assert_eq!(row("/added/\u{fc}\\u{1b}")["new"]["size"], 2000);
+    assert_eq!(row("/added/\u{fc}\x1b")["new"]["size"], 2000);
     assert_eq!(row("/etc/type")["changed"], serde_json::json!(["type"]));
     assert_eq!(row("/etc/link")["old"]["target"], "a");
     assert_eq!(row("/etc/mode")["new"]["mode"], "4755");
@@ -122,6 +122,30 @@ fn every_kind_of_change_in_every_form() {
     );
     let one = world.imgfs(&["diff", &images[0], &images[1], "/tree"]).ok();
     assert_eq!(one, "D /tree\nD /tree/in\n");
+}
+
+#[test]
+fn sizes_align_and_count_each_file_once() {
+    let world = World::new();
+    let long = "l".repeat(100);
+    let old = gzip(&[
+        file("a", "12345"),
+        file("gone", "123"),
+        hard_link("b", "gone"),
+    ]);
+    let new = gzip(&[
+        file("a", "12345"),
+        hard_link("again", "a"),
+        file("b", "123"),
+        file(&long, "1"),
+        file("\u{6f22}\u{5b57}", "12"),
+    ]);
+    let images = put_both(&world, vec![old], vec![new]);
+    let expected = format!(
+        "A /again | +5 B\nD /gone  | -3 B\nA /{long} | +1 B\nA /\u{6f22}\u{5b57}  | +2 B\n\
+         3 paths added, 1 removed, 0 changed, +3 B\n"
+    );
+    assert_eq!(diff(&world, &["--stat"], &images), expected);
 }
 
 #[test]
