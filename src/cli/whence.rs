@@ -108,8 +108,8 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
     let deeds = {
         let mut digests = HashMap::new();
         let mut same_content = |old: Content<'_>, new: Content<'_>| {
-            let (old_layer, old_runs) = stored_runs(old)?;
-            let (new_layer, new_runs) = stored_runs(new)?;
+            let (old_layer, old_runs) = old.stored_runs()?;
+            let (new_layer, new_runs) = new.stored_runs()?;
             let mut digest = |layer: usize, start: u64| {
                 let known = digests.entry(layer).or_insert_with(|| {
                     let open = peek.layers().nth(layer);
@@ -166,28 +166,6 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
         ));
     }
     Ok(())
-}
-
-/// The layer of a regular file's bytes, and where they are.
-fn stored_runs(content: Content<'_>) -> Option<(usize, Vec<Extent>)> {
-    let (layer, mut runs) = match content {
-        Content::File {
-            layer,
-            offset,
-            size,
-        } => {
-            let run = Extent {
-                file_offset: 0,
-                layer_offset: offset,
-                length: size,
-            };
-            (layer, vec![run])
-        }
-        Content::SparseFile { layer, extents, .. } => (layer, extents.to_vec()),
-        _ => return None,
-    };
-    runs.retain(|run| run.length > 0);
-    Some((layer, runs))
 }
 
 /// Opens the layers that the answer takes.

@@ -12,6 +12,7 @@
 //! matter to what an index *is*; the header's check covers the table. The file digests are last because a
 //! mount does not read them.
 
+use std::collections::HashMap;
 use std::io::Read;
 
 use zerocopy::little_endian::{U32, U64};
@@ -21,7 +22,7 @@ use super::scan::Codec;
 use super::span::{
     Checkpoint, Chunk, Hash, MAX_LAYER_SIZE, Span, SpanDigest, SpanTable, SpanTableError,
 };
-use super::toc::{Toc, TocError};
+use super::toc::{EntryKind, Toc, TocError};
 use crate::oci::{Algorithm, Digest, Digester};
 
 const MAGIC: [u8; 8] = *b"imgfsidx";
@@ -216,6 +217,23 @@ impl LayerIndex {
             chunks,
             self.file_digests.as_flattened().to_vec(),
         ]
+    }
+
+    /// The digests of files by where in the layer their first stored byte is; none if it has none, or was loaded without.
+    /// Those of sparse files are of the bytes that are stored.
+    pub fn digests_by_start(&self) -> HashMap<u64, Hash> {
+        let starts = self.toc.iter().filter_map(|entry| match entry.kind {
+            EntryKind::File { offset, size } => Some((size > 0).then_some(offset)),
+            EntryKind::SparseFile { extents, .. } => {
+                let stored = extents.iter().find(|extent| extent.length > 0);
+                Some(stored.map(|extent| extent.layer_offset))
+            }
+            _ => None,
+        });
+        let digests = starts.zip(&self.file_digests);
+        digests
+            .filter_map(|(start, digest)| Some((start?, *digest)))
+            .collect()
     }
 
     /// The file's bytes.

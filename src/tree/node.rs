@@ -216,6 +216,31 @@ pub enum Content<'a> {
     Missing,
 }
 
+impl Content<'_> {
+    /// Where the stored bytes of a regular file are: the layer's position, and its runs but for empty ones, ascending; the
+    /// rest is zeros. Nothing for what is no regular file.
+    pub fn stored_runs(self) -> Option<(usize, Vec<Extent>)> {
+        let (layer, mut runs) = match self {
+            Self::File {
+                layer,
+                offset,
+                size,
+            } => {
+                let run = Extent {
+                    file_offset: 0,
+                    layer_offset: offset,
+                    length: size,
+                };
+                (layer, vec![run])
+            }
+            Self::SparseFile { layer, extents, .. } => (layer, extents.to_vec()),
+            _ => return None,
+        };
+        runs.retain(|run| run.length > 0);
+        Some((layer, runs))
+    }
+}
+
 /// One name in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dirent {

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use crate::layer::{EntryKind, Extent, Hash, LayerIndex, SpanDigest, SpanTable};
+use crate::layer::{Extent, Hash, SpanDigest, SpanTable};
 use crate::oci::{Algorithm, Digester};
 use crate::store::{OpenLayer, Slot, Store, StoreError};
-use crate::tree::{Content, Node, Tree};
+use crate::tree::{Node, Tree};
 
 /// Where a file's bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,23 +34,7 @@ pub(super) type Digests = HashMap<Slot, HashMap<u64, Hash>>;
 impl Place {
     /// Of a regular file; nothing of one without content.
     pub(super) fn of(tree: &Tree, node: &Node) -> Option<Self> {
-        let (layer, mut extents) = match tree.content(node) {
-            Content::File {
-                layer,
-                offset,
-                size,
-            } => {
-                let run = Extent {
-                    file_offset: 0,
-                    layer_offset: offset,
-                    length: size,
-                };
-                (layer, vec![run])
-            }
-            Content::SparseFile { layer, extents, .. } => (layer, extents.to_vec()),
-            _ => return None,
-        };
-        extents.retain(|extent| extent.length > 0);
+        let (layer, extents) = tree.content(node).stored_runs()?;
         Some(Self { layer, extents })
     }
 
@@ -81,28 +65,12 @@ pub(super) fn load(
     let mut digests = HashMap::new();
     for (slot, starts) in wanted {
         if let Some(index) = store.load_index(slot, true)? {
-            digests.insert(slot.clone(), of_files(&index, starts));
+            let mut known = index.digests_by_start();
+            known.retain(|start, _| starts.contains(start));
+            digests.insert(slot.clone(), known);
         }
     }
     Ok(digests)
-}
-
-fn of_files(index: &LayerIndex, starts: &HashSet<u64>) -> HashMap<u64, Hash> {
-    let files = index.toc.iter().filter_map(|entry| match entry.kind {
-        EntryKind::File { offset, size } => Some((size > 0).then_some(offset)),
-        EntryKind::SparseFile { extents, .. } => {
-            let stored = extents.iter().find(|extent| extent.length > 0);
-            Some(stored.map(|extent| extent.layer_offset))
-        }
-        _ => None,
-    });
-    // Indexes that others made may have none, and then say nothing.
-    if index.file_digests.is_empty() {
-        return HashMap::new();
-    }
-    let found = files.zip(&index.file_digests);
-    let found = found.filter_map(|(start, digest)| Some((start?, *digest)));
-    found.filter(|(start, _)| starts.contains(start)).collect()
 }
 
 /// What the index of `layer` says of the file at `place`.
