@@ -70,7 +70,7 @@ pub fn index(mut data: &[u8]) {
     }
 }
 
-/// Layout and lengths are those of the table in `src/layer/index.rs`.
+/// Layout and lengths are those of the table in `crates/formats/src/layer/index.rs`.
 fn assemble(blob: &Digest, data: &mut &[u8]) -> Vec<u8> {
     let [codec] = take(data);
     let sizes: [u8; 16] = take(data);

@@ -4,13 +4,13 @@
 //! I/O and need a tenth of its dependencies, so the targets build in a minute. And what is private there can be
 //! reached without a hook in the product.
 
-#[path = "../../src/layer/mod.rs"]
+#[path = "../../crates/formats/src/layer/mod.rs"]
 pub mod layer;
-#[path = "../../src/oci/mod.rs"]
+#[path = "../../crates/formats/src/oci/mod.rs"]
 pub mod oci;
-#[path = "../../src/source/challenge.rs"]
+#[path = "../../crates/core/src/source/challenge.rs"]
 pub mod source_challenge;
-#[path = "../../src/tree/mod.rs"]
+#[path = "../../crates/formats/src/tree/mod.rs"]
 pub mod tree;
 
 mod blobs;
