@@ -19,7 +19,8 @@ use super::export::{files_of, refuse_terminal, split_last, write_to_stdout};
 use super::globals::{Globals, ImageOptions, runtime};
 use super::look::peek;
 use super::{output, progress};
-use imgfs_core::fs::{FilesInOrder, ImageFs};
+use imgfs_core::prefetch::FilesInOrder;
+use imgfs_core::view::ImageFs;
 use imgfs_formats::tree::{Content, Ino, Node, PartialTree, Tree};
 
 /// Copy a file or a directory out of an image.

@@ -1,7 +1,7 @@
 //! Options that many commands share, and what is made of them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -10,10 +10,12 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use super::keys::read_public_key;
 use super::password::UserOptions;
 use super::units::parse_size;
-use imgfs_core::mount::{FindOptions, IndexPolicy, Pull, Request};
+use imgfs_core::image::{Pull, Request};
+use imgfs_core::indexes::{FindOptions, IndexPolicy};
+use imgfs_core::serve::RuntimeDir;
 use imgfs_core::source::route::{DockerDaemon, candidates};
-use imgfs_core::source::{Credential, Options, Secret, host_platform};
-use imgfs_core::store::{ReadPolicy, Store, Trust};
+use imgfs_core::source::{Credential, Network, Options, Secret, host_platform};
+use imgfs_core::store::{Cache, ReadPolicy, Store, Trust};
 use imgfs_formats::oci::{Location, Platform, Reference};
 
 /// Threads for blocking work: three for each of four layers at first contact, and the reads of a mount.
@@ -103,7 +105,18 @@ pub(super) struct RegistryOptions {
 
 impl Globals {
     pub(super) fn store(&self) -> anyhow::Result<Arc<Store>> {
-        self.store_for_mount(ReadPolicy::default(), false)
+        Ok(Arc::new(Store::of(&self.cache()?)))
+    }
+
+    /// A user of the cache whose reads are as patient as this.
+    pub(super) fn patient_store(&self, reads: ReadPolicy) -> anyhow::Result<Arc<Store>> {
+        Ok(Arc::new(Store::of(&self.cache()?).with_reads(reads)))
+    }
+
+    pub(super) fn cache(&self) -> anyhow::Result<Arc<Cache>> {
+        let cache = Cache::open(&self.dir()?, self.cache_limit);
+        let cache = cache.context("choose another place with --cache-dir or IMGFS_CACHE_DIR")?;
+        Ok(Arc::new(cache))
     }
 
     /// Where the cache is: an absolute path.
@@ -114,19 +127,6 @@ impl Globals {
         };
         // Whoever serves a mount leaves the directory that a relative path is relative to.
         std::path::absolute(&dir).with_context(|| format!("bad cache directory {}", dir.display()))
-    }
-
-    /// The cache, with reads as patient as this; with `prove`, layers can be proven.
-    pub(super) fn store_for_mount(
-        &self,
-        reads: ReadPolicy,
-        prove: bool,
-    ) -> anyhow::Result<Arc<Store>> {
-        let dir = self.dir()?;
-        let store = Store::open(&dir, self.cache_limit)
-            .context("choose another place with --cache-dir or IMGFS_CACHE_DIR")?;
-        let store = store.with_reads(reads);
-        Ok(Arc::new(if prove { store.proving() } else { store }))
     }
 }
 
@@ -234,7 +234,7 @@ impl RegistryOptions {
         let mut options = Options {
             plain_http: self.plain_http,
             insecure: self.insecure,
-            ..Options::from_env()
+            ..environment()
         };
         let configuration = &mut options.configuration;
         configuration.certificate_dir = self.cert_dir.as_ref().map(absolute).transpose()?;
@@ -261,6 +261,22 @@ fn parse_trust(text: &str) -> Result<Trust, String> {
 
 fn parse_pull(text: &str) -> Result<Pull, String> {
     text.parse()
+}
+
+/// Where running mounts are found.
+pub(super) fn runtime_dir() -> RuntimeDir {
+    RuntimeDir::from_env(|name| std::env::var_os(name))
+}
+
+/// What the environment says about registries.
+pub(super) fn environment() -> Options {
+    Options::from_env(network(), |name| std::env::var_os(name))
+}
+
+/// The connections of this process, and the limits on them.
+fn network() -> Network {
+    static NETWORK: OnceLock<Network> = OnceLock::new();
+    NETWORK.get_or_init(Network::default).clone()
 }
 
 /// A runtime for the network, with threads for blocking work beside.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::format::{Field, Format, Listing};
 use super::globals::{Globals, ImageOptions, runtime};
 use super::{output, time};
-use imgfs_core::mount::{Image, KnownLayer, known_layers};
+use imgfs_core::image::{Image, KnownLayer, known_layers};
 use imgfs_formats::oci::BuildStep;
 
 /// Characters of a command that a table shows, as Docker does it.

@@ -11,7 +11,7 @@ use super::format::Format;
 use super::globals::{Globals, ImageOptions, runtime};
 use super::layers::{LayerInfo, infos};
 use super::{output, time};
-use imgfs_core::mount::{Image, known_layers};
+use imgfs_core::image::{Image, known_layers};
 use imgfs_core::source::VerifiedDocument;
 use imgfs_core::store::Store;
 use imgfs_formats::oci::{Digest, Document, Reference};

@@ -7,7 +7,7 @@ use super::format::{Field, Format, Listing};
 use super::globals::{Globals, ImageOptions, runtime};
 use super::history::command_text;
 use super::{output, time};
-use imgfs_core::mount::{Image, KnownLayer, known_layers};
+use imgfs_core::image::{Image, KnownLayer, known_layers};
 
 /// List the layers of an image, the base (0) first.
 #[derive(Args)]

@@ -13,6 +13,7 @@ mod exit;
 mod export;
 mod format;
 mod globals;
+mod hints;
 mod history;
 mod images;
 mod index;
@@ -120,6 +121,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    imgfs_core::hint::word_hints(hints::words);
     run(std::env::args_os().collect())
 }
 

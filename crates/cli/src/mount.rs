@@ -8,11 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 
-use super::globals::{Globals, ImageOptions, runtime};
+use super::globals::{Globals, ImageOptions, runtime, runtime_dir};
 use super::units::{parse_size, parse_time};
 use super::{daemon, output};
-use imgfs_core::fs::MountOptions;
-use imgfs_core::mount::{imgfs_mounted_on, records, unmount as unmount_dir};
+use imgfs_core::serve::{
+    Host, MountOptions, MountRequest, imgfs_mounted_on, running_mounts, unmount as unmount_dir,
+};
 use imgfs_core::source::Secret;
 use imgfs_core::store::{OnError, ReadPolicy};
 
@@ -90,23 +91,39 @@ pub(super) struct UnmountArgs {
 }
 
 /// What a mount command comes down to once the `-o` options are taken in.
-pub(super) struct MountPlan {
-    pub(super) image: String,
-    pub(super) dir: PathBuf,
-    pub(super) options: ImageOptions,
-    pub(super) mount: MountOptions,
-    pub(super) fetch_executables: u64,
-    pub(super) reads: ReadPolicy,
-    pub(super) prove: bool,
+struct MountPlan {
+    image: String,
+    dir: PathBuf,
+    options: ImageOptions,
+    mount: MountOptions,
+    fetch_executables: u64,
+    reads: ReadPolicy,
+    prove: bool,
     /// From `-o cache_dir=` and `-o cache_limit=`.
-    pub(super) cache: Vec<(&'static str, String)>,
+    cache: Vec<(&'static str, String)>,
+}
+
+impl MountPlan {
+    /// What is to be mounted. Reads the password if there is one to read: once for a process.
+    fn request(self) -> anyhow::Result<MountRequest> {
+        Ok(MountRequest {
+            image: self.options.request(&self.image)?,
+            dir: self.dir,
+            options: self.mount,
+            reads: self.reads,
+            prove: self.prove,
+            fetch_executables: self.fetch_executables,
+        })
+    }
 }
 
 pub(super) fn mount(globals: &Globals, args: &MountArgs) -> anyhow::Result<ExitCode> {
     let plan = plan(args)?;
     if args.foreground || args.report_ready {
-        let store = globals.store_for_mount(plan.reads, plan.prove)?;
-        runtime()?.block_on(daemon::serve(store, plan, globals.quiet, args.report_ready))?;
+        let host = Host::new(globals.cache()?, runtime_dir());
+        let request = plan.request()?;
+        let serving = daemon::serve(&host, request, globals.quiet, args.report_ready);
+        runtime()?.block_on(serving)?;
         return Ok(ExitCode::SUCCESS);
     }
     // Errors in what was typed are said by this process; everything else is the daemon's.
@@ -181,9 +198,9 @@ pub(super) fn unmount(args: &UnmountArgs) -> anyhow::Result<()> {
         );
     }
     let dir = args.dir.canonicalize().unwrap_or_else(|_| args.dir.clone());
-    let record = records()?
+    let mount = running_mounts(&runtime_dir())?
         .into_iter()
-        .find(|record| record.mountpoint == dir);
+        .find(|mount| mount.record.mountpoint == dir);
     unmount_dir(&args.dir, args.lazy).with_context(|| {
         let hint = if args.lazy {
             ""
@@ -192,10 +209,10 @@ pub(super) fn unmount(args: &UnmountArgs) -> anyhow::Result<()> {
         };
         format!("{} stays mounted{hint}", args.dir.display())
     })?;
-    if let Some(record) = record.filter(|_| !args.lazy)
-        && !record.wait_for_end(END_TIME)
+    if let Some(mount) = mount.filter(|_| !args.lazy)
+        && !mount.wait_for_end(END_TIME)
     {
-        tracing::warn!("process {} has not ended yet", record.pid);
+        tracing::warn!("process {} has not ended yet", mount.record.pid);
     }
     Ok(())
 }

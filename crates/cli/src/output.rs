@@ -10,7 +10,11 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 
 use anyhow::Context;
+use tracing::Level;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 pub(super) use colour::Colours;
 pub(super) use names::{json_base64, json_text, name, printable, printable_name, shown_text};
@@ -72,8 +76,7 @@ pub(super) fn start_log(verbose: u8, quiet: bool) {
     let log = tracing_subscriber::fmt()
         .with_writer(|| Log)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
-        .with_target(false)
-        .without_time()
+        .event_format(LogLine)
         .with_env_filter(filter)
         .with_filter_reloading();
     let handle = log.reload_handle();
@@ -83,6 +86,38 @@ pub(super) fn start_log(verbose: u8, quiet: bool) {
     }));
     // Only a second call in the same process could fail.
     let _already_started = log.try_init();
+}
+
+/// A line of the log: its level and its words. Not the mount that it is about: this process has one.
+struct LogLine;
+
+impl<S, N> FormatEvent<S, N> for LogLine
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        let level = *event.metadata().level();
+        if writer.has_ansi_escapes() {
+            let colour = match level {
+                Level::TRACE => 35,
+                Level::DEBUG => 34,
+                Level::INFO => 32,
+                Level::WARN => 33,
+                Level::ERROR => 31,
+            };
+            write!(writer, "\x1b[{colour}m{level:>5}\x1b[0m ")?;
+        } else {
+            write!(writer, "{level:>5} ")?;
+        }
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
 }
 
 /// An error for people: the chain of causes in one line, without saying anything twice.

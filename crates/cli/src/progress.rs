@@ -9,7 +9,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::output;
-use imgfs_core::mount::LayerProgress;
+use imgfs_core::image::LayerProgress;
 
 /// How often bars move.
 const TICK: Duration = Duration::from_millis(100);

@@ -6,9 +6,10 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::format::{Field, Format, Listing};
+use super::globals::runtime_dir;
 use super::output;
 use super::time::{age, moment};
-use imgfs_core::mount::{MountStatus, records};
+use imgfs_core::serve::{MountStatus, running_mounts};
 
 /// List what is mounted.
 #[derive(Args)]
@@ -47,9 +48,10 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn ps(args: &PsArgs) -> anyhow::Result<()> {
-    let records = records()?;
+    let mounts = running_mounts(&runtime_dir())?;
+    let records = mounts.into_iter().map(|mount| mount.record);
     if args.json {
-        return output::json(&records);
+        return output::json(&records.collect::<Vec<_>>());
     }
     let mut listing = Listing::new(FIELDS);
     for record in records {
@@ -69,16 +71,16 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
         .dir
         .canonicalize()
         .with_context(|| format!("cannot look at {}", args.dir.display()))?;
-    let Some(record) = records()?
+    let Some(mount) = running_mounts(&runtime_dir())?
         .into_iter()
-        .find(|record| record.mountpoint == dir)
+        .find(|mount| mount.record.mountpoint == dir)
     else {
         bail!(
             "no image is mounted on {}: `imgfs ps` lists the mounts",
             args.dir.display()
         );
     };
-    let status = MountStatus::ask(&record)?;
+    let status = MountStatus::ask(&mount)?;
     if args.json {
         return output::json(&status);
     }

@@ -5,8 +5,10 @@ use clap::Args;
 
 use super::globals::{Globals, ImageOptions, runtime};
 use super::{output, progress, time};
-use imgfs_core::mount::{Image, Pull, Pulled, Puller, Request};
+use imgfs_core::error::EngineError;
+use imgfs_core::image::{Image, Pull, Request};
 use imgfs_core::source::SourceError;
+use imgfs_core::work::{Pulled, Puller};
 use imgfs_formats::oci::Location;
 
 /// Fetch all of an image into the cache, to mount and read it later without its registry.
@@ -153,14 +155,14 @@ fn summary(pulled: &Pulled) -> String {
 
 /// Whether a tag is of something that is no image, none for the platform, or none that can be mounted.
 fn is_something_else(err: &anyhow::Error) -> bool {
-    err.chain().any(|cause| {
-        matches!(
-            cause.downcast_ref(),
-            Some(
-                SourceError::NotAnImage { .. }
-                    | SourceError::Platform(_)
-                    | SourceError::ForeignLayer { .. }
-            )
+    let engine = err.downcast_ref::<EngineError>();
+    let source = engine.and_then(EngineError::find::<SourceError>);
+    matches!(
+        source,
+        Some(
+            SourceError::NotAnImage { .. }
+                | SourceError::Platform(_)
+                | SourceError::ForeignLayer { .. }
         )
-    })
+    )
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::globals::{ImageOptions, runtime};
 use super::output;
-use imgfs_core::mount::Image;
+use imgfs_core::image::Image;
 use imgfs_formats::oci::Location;
 
 /// List the tags of a repository, of an OCI layout or of an archive.

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::output;
-use imgfs_core::mount::Freshness;
+use imgfs_core::image::Freshness;
 
 /// A time in UTC, to the second; in seconds since 1970 where that is no time of a calendar.
 pub(super) fn utc(seconds: i64) -> String {

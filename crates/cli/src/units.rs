@@ -75,7 +75,7 @@ mod tests {
             (found, _) => panic!("{text}: {found:?}"),
         };
         check("20GiB", Ok(imgfs_core::store::DEFAULT_LIMIT));
-        check("64MiB", Ok(imgfs_core::fs::EXECUTABLE_LIMIT));
+        check("64MiB", Ok(imgfs_core::prefetch::EXECUTABLE_LIMIT));
         check("500 MB", Ok(500_000_000));
         check("7", Ok(7));
         check("1.5GB", Err("500MB"));

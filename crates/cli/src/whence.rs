@@ -10,7 +10,7 @@ use super::globals::{Globals, ImageOptions, runtime};
 use super::history::command_text;
 use super::look::{kind_name, peek};
 use super::{output, progress, time};
-use imgfs_core::mount::Peek;
+use imgfs_core::image::Peek;
 use imgfs_formats::layer::Extent;
 use imgfs_formats::oci::{BuildStep, Descriptor};
 use imgfs_formats::tree::{Answer, Content, Deed, DeedKind, PartialTree, Removal, provenance};

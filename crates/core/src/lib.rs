@@ -28,7 +28,16 @@
 
 #![warn(missing_docs)]
 
-pub mod fs;
-pub mod mount;
+mod backoff;
+mod cores;
+pub mod error;
+pub mod hint;
+pub mod image;
+pub mod indexes;
+mod polite;
+pub mod prefetch;
+pub mod serve;
 pub mod source;
 pub mod store;
+pub mod view;
+pub mod work;

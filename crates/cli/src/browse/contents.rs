@@ -9,9 +9,9 @@ use anyhow::Context;
 
 use super::model::{LayerSum, Listed, Listing, Summary};
 use crate::digests::digests_of;
-use imgfs_core::fs::ImageFs;
-use imgfs_core::mount::Opened;
+use imgfs_core::image::Opened;
 use imgfs_core::store::Store;
+use imgfs_core::view::ImageFs;
 use imgfs_formats::layer::{EntryKind, Extent, Hash, Toc};
 use imgfs_formats::tree::{Content, Ino, Tree};
 

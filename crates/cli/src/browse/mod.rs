@@ -77,7 +77,7 @@ pub(super) fn browse(globals: &Globals, args: &BrowseArgs) -> anyhow::Result<()>
     }
     // A password is asked for here, while the terminal is still as usual.
     let request = args.options.request(&args.image)?;
-    let (store, runtime) = (globals.store_for_mount(READS, false)?, runtime()?);
+    let (store, runtime) = (globals.patient_store(READS)?, runtime()?);
     let (work, messages) = Work::new(store, request, runtime.handle().clone());
     let outcome = session::run(&work, &messages);
     // What is still under way is given up: a broken download costs a fetch at most.

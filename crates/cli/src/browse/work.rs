@@ -18,9 +18,9 @@ use super::model::{Effect, ImageInfo, Listed, Message, PIECE};
 use super::screen;
 use crate::cp::Copy;
 use crate::{output, time};
-use imgfs_core::fs::ImageFs;
-use imgfs_core::mount::{Image, LayerProgress, Opened, Prepared, Request};
+use imgfs_core::image::{Image, LayerProgress, Opened, Prepared, Request};
 use imgfs_core::store::Store;
+use imgfs_core::view::ImageFs;
 use imgfs_formats::oci::Digest;
 use imgfs_formats::tree::Ino;
 
@@ -179,6 +179,7 @@ impl Work {
         let image = match Image::resolve_to_open(&self.store, &self.request).await {
             Ok(image) => image,
             Err(err) => {
+                let err = anyhow::Error::from(err);
                 let text = one_line(&err);
                 self.shared().unresolved = Some(err);
                 self.tell(Message::OpenFailed(text));

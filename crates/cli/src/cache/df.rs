@@ -7,7 +7,9 @@ use serde::Serialize;
 
 use super::super::globals::{Globals, runtime};
 use super::super::output;
-use imgfs_core::mount::{CachedImage, MountRecord, cached_images, cached_layers, records};
+use crate::globals::runtime_dir;
+use imgfs_core::image::{CachedImage, cached_images, cached_layers};
+use imgfs_core::serve::{MountRecord, running_mounts};
 use imgfs_core::store::{CacheFile, Holding, Slot, Store};
 use imgfs_formats::oci::Digest;
 
@@ -74,7 +76,8 @@ const KINDS: [(&str, &str); 4] = [
 pub(super) fn df(globals: &Globals, args: &DfArgs) -> anyhow::Result<()> {
     let store = globals.store()?;
     let images = cached_images(&store)?;
-    let mut mounts = records()?;
+    let mounts = running_mounts(&runtime_dir())?.into_iter();
+    let mut mounts: Vec<MountRecord> = mounts.map(|mount| mount.record).collect();
     mounts.retain(|mount| mount.uses(&store));
     let files = store.files()?;
     let in_use = slots_in_use(&store, &files)?;

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::super::globals::{Globals, RegistryOptions};
 use super::super::output;
-use imgfs_core::mount::{cached_layers, find_cached};
+use imgfs_core::image::{cached_layers, find_cached};
 
 /// Drop layer bytes from the cache; mounts in use keep theirs.
 #[derive(Args)]

@@ -9,8 +9,8 @@ use clap::Args;
 
 use super::super::globals::{Globals, RegistryOptions, runtime};
 use super::super::{output, progress};
-use imgfs_core::mount::{Damage, Kind, Outcome, Verified, Verifying, verify as verify_cache};
 use imgfs_core::store::Holding;
+use imgfs_core::work::{Damage, Kind, Outcome, Verified, Verifying, verify as verify_cache};
 
 /// Check every cached byte against its digests, and fetch anew what is damaged.
 #[derive(Args)]
@@ -62,7 +62,7 @@ pub(super) fn verify(globals: &Globals, args: &VerifyArgs) -> anyhow::Result<Exi
     let verified = runtime()?.block_on(async {
         let _shown = progress::show_bytes("checked", total, &done, globals.quiet);
         tokio::select! {
-            verified = verify_cache(&store, &verifying) => verified,
+            verified = verify_cache(&store, &verifying) => Ok(verified?),
             _ = tokio::signal::ctrl_c() => {
                 bail!("interrupted: what was found damaged so far is repaired or dropped")
             }

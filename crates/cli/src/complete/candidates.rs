@@ -11,9 +11,11 @@ use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use super::super::Cli;
 use super::super::cp::split_path;
 use super::super::globals::Globals;
-use imgfs_core::mount::{CachedImage, cached_tree, find_cached, records};
+use crate::globals::{environment, runtime_dir};
+use imgfs_core::image::{CachedImage, cached_tree, find_cached};
+use imgfs_core::serve::running_mounts;
+use imgfs_core::source::host_platform;
 use imgfs_core::source::route::candidates;
-use imgfs_core::source::{Options, host_platform};
 use imgfs_core::store::Store;
 use imgfs_formats::oci::{Platform, PlatformMatcher};
 use imgfs_formats::tree::{Answer, Content, Node, PartialTree};
@@ -163,7 +165,7 @@ fn paths_behind(said: &Said, typed: &[u8]) -> Option<Vec<CompletionCandidate>> {
 
 fn paths_of(said: &Said, image: &str, typed: &[u8]) -> Option<Vec<CompletionCandidate>> {
     let store = said.store.as_ref()?;
-    let configuration = Options::from_env().configuration;
+    let configuration = environment().configuration;
     let references = candidates(image, &configuration).ok()?.references;
     let known = find_cached(store, &references).ok()?;
     let tree = cached_tree(store, choose(&known, said.platform.as_deref())?)?;
@@ -222,7 +224,8 @@ fn choose<'a>(images: &'a [CachedImage], platform: Option<&str>) -> Option<&'a C
 
 /// Where images are mounted.
 fn mountpoints(typed: &[u8]) -> Option<Vec<CompletionCandidate>> {
-    let mountpoints = records().ok()?.into_iter().map(|record| record.mountpoint);
+    let mounts = running_mounts(&runtime_dir()).ok()?.into_iter();
+    let mountpoints = mounts.map(|mount| mount.record.mountpoint);
     let fitting = mountpoints.filter(|dir| dir.as_os_str().as_bytes().starts_with(typed));
     Some(fitting.map(CompletionCandidate::new).collect())
 }

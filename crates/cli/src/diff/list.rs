@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::super::look::kind_name;
 use super::super::output;
 use super::count;
-use imgfs_core::mount::Differences;
+use imgfs_core::work::Differences;
 use imgfs_formats::tree::{
     Aspects, Change, ChangeKind, ChangesAbove, Content, Ino, Node, Side, Tree, known,
 };

@@ -12,10 +12,9 @@ use clap::Args;
 
 use super::globals::{Globals, ImageOptions, runtime};
 use super::{output, progress, time};
-use imgfs_core::mount::{
-    Compared, Comparison, Cost, Differences, Image, LayerProgress, Request, Unopened,
-};
+use imgfs_core::image::{Image, LayerProgress, Request};
 use imgfs_core::store::Store;
+use imgfs_core::work::{Compared, Comparison, Cost, Differences, Unopened};
 use imgfs_formats::oci::Location;
 use imgfs_formats::tree::{Aspects, ChangeKind};
 use list::Lines;

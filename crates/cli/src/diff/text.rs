@@ -9,8 +9,8 @@ use similar::{Algorithm, TextDiff};
 use super::super::look::{kind_name, read_file};
 use super::super::output;
 use super::count;
-use imgfs_core::fs::ImageFs;
-use imgfs_core::mount::Differences;
+use imgfs_core::view::ImageFs;
+use imgfs_core::work::Differences;
 use imgfs_formats::tree::{Aspects, Change, ChangeKind, Content, Ino, Node};
 
 /// Largest file whose lines are compared, in bytes: text that people wrote is smaller, and both versions are held in

@@ -17,8 +17,10 @@ use clap::Args;
 
 use super::globals::{Globals, ImageOptions, runtime};
 use super::{output, progress, time};
-use imgfs_core::fs::{FilesInOrder, ImageFs};
-use imgfs_core::mount::{Image, Opened, Prepared};
+use imgfs_core::image::Trees;
+use imgfs_core::image::{Image, Opened, Prepared};
+use imgfs_core::prefetch::FilesInOrder;
+use imgfs_core::view::ImageFs;
 use imgfs_formats::tree::{Content, Ino, Kind, Node, Tree};
 use member::{BLOCK, What, padding, start};
 
@@ -62,7 +64,7 @@ pub(super) fn export(globals: &Globals, args: &ExportArgs) -> anyhow::Result<()>
         let prepared = Prepared::find(&store, image).await;
         let downloads = prepared.downloads();
         let shown = progress::show(&downloads, globals.quiet);
-        let opened = Opened::open(&store, prepared, &downloads).await?;
+        let opened = Opened::open(&store, prepared, &downloads, &Trees::default()).await?;
         drop(shown);
         let fs = &opened.fs;
         match &args.output {

@@ -7,8 +7,8 @@ use globset::GlobMatcher;
 use jiff::Timestamp;
 
 use super::SHORT_ID;
-use imgfs_core::mount::{MountRecord, records};
-use imgfs_core::source::Options;
+use crate::globals::{environment, runtime_dir};
+use imgfs_core::serve::{MountRecord, running_mounts};
 use imgfs_core::source::route::{RouteError, candidates};
 use imgfs_core::store::{KnownImage, LayerUse, Store, TagRecord};
 use imgfs_formats::oci::{Digest, Location, Platform, Reference};
@@ -183,7 +183,7 @@ impl Images {
 
     /// What somebody means: a tag, or images by digest or by the start of an ID. [`NotFound`] if that is nothing here.
     pub(super) fn find(&self, text: &str) -> anyhow::Result<Target> {
-        let meant = candidates(text, &Options::from_env().configuration);
+        let meant = candidates(text, &environment().configuration);
         let (names, ambiguous) = match meant {
             Ok(meant) => (meant.references, None),
             // What is no name may be an ID.
@@ -356,7 +356,8 @@ impl Sizes {
 
 impl Users {
     pub(super) fn load(store: &Store) -> anyhow::Result<Self> {
-        let mut mounts = records()?;
+        let mounts = running_mounts(&runtime_dir())?.into_iter();
+        let mut mounts: Vec<MountRecord> = mounts.map(|mount| mount.record).collect();
         mounts.retain(|mount| mount.uses(store));
         Ok(Self {
             mounts,

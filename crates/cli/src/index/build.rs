@@ -7,8 +7,9 @@ use clap::Args;
 
 use super::super::globals::{Globals, ImageOptions};
 use super::super::{output, progress};
-use imgfs_core::mount::{Image, build as build_indexes, builds};
+use imgfs_core::image::Image;
 use imgfs_core::store::{Slot, Store};
+use imgfs_core::work::{build as build_indexes, builds};
 
 /// Make the indexes of an image's layers, and what else is published with them.
 #[derive(Args)]

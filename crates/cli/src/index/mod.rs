@@ -15,7 +15,8 @@ use clap::Subcommand;
 
 use super::globals::{Globals, ImageOptions, runtime};
 use super::{output, time};
-use imgfs_core::mount::{Image, Published, Pull, Request};
+use imgfs_core::image::{Image, Pull, Request};
+use imgfs_core::indexes::Published;
 use imgfs_core::store::Store;
 
 /// Digits of a hash that people are shown.

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::super::globals::{Globals, ImageOptions};
 use super::super::output;
-use imgfs_core::mount::builds;
 use imgfs_core::store::Slot;
+use imgfs_core::work::builds;
 use imgfs_formats::layer::LayerIndex;
 
 /// Fetch the published indexes of an image's layers into the cache.

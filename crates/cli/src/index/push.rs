@@ -9,7 +9,7 @@ use super::super::globals::{Globals, ImageOptions};
 use super::super::keys::read_signing_key;
 use super::super::output;
 use super::build::build_one;
-use imgfs_core::mount::{PublishedImage, publish};
+use imgfs_core::work::{PublishedImage, publish};
 use imgfs_formats::oci::Reference;
 
 /// Publish the indexes of an image's layers.

@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::super::globals::{Globals, ImageOptions};
 use super::super::output;
 use super::{place, short};
-use imgfs_core::mount::{Published, builds};
+use imgfs_core::indexes::Published;
 use imgfs_core::store::{Slot, Store, Trust};
+use imgfs_core::work::builds;
 use imgfs_formats::layer::{EntryKind, LayerIndex};
 use imgfs_formats::oci::Descriptor;
 

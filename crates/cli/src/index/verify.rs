@@ -10,9 +10,11 @@ use serde::Serialize;
 use super::super::globals::{Globals, ImageOptions};
 use super::super::{output, progress};
 use super::{place, short};
-use imgfs_core::mount::{FoundIndex, Image, LayerProgress, builds};
+use imgfs_core::image::{Image, LayerProgress};
+use imgfs_core::indexes::FoundIndex;
 use imgfs_core::source::read_blob;
 use imgfs_core::store::Store;
+use imgfs_core::work::builds;
 use imgfs_formats::layer::LayerIndex;
 use imgfs_formats::oci::{Descriptor, Midstates};
 

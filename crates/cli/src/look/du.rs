@@ -13,7 +13,7 @@ use super::{find_all, found_of, peek};
 use crate::globals::{Globals, ImageOptions, runtime};
 use crate::history::command_text;
 use crate::output::{self, JsonArray, Out, json_base64, json_text};
-use imgfs_core::mount::Peek;
+use imgfs_core::image::Peek;
 use imgfs_formats::tree::{Ino, Node, PartialTree, Tree};
 
 /// Show how large directories of an image are.

@@ -11,7 +11,7 @@ use clap::Args;
 use super::{find_all, found_of, peek, read_pieces, why_unreadable};
 use crate::globals::{Globals, ImageOptions, runtime};
 use crate::output;
-use imgfs_core::fs::ImageFs;
+use imgfs_core::view::ImageFs;
 use imgfs_formats::tree::Ino;
 
 /// Bytes read at a time: ten lines are nearly always in the first.

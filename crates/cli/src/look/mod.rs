@@ -21,8 +21,9 @@ use std::sync::Arc;
 
 use super::globals::{Globals, ImageOptions};
 use super::{output, progress, time};
-use imgfs_core::fs::ImageFs;
-use imgfs_core::mount::{Image, Peek};
+use imgfs_core::error::EngineError;
+use imgfs_core::image::{Image, Peek};
+use imgfs_core::view::ImageFs;
 use imgfs_formats::tree::{Ino, Kind, Node, PartialTree, PathError};
 
 pub(super) use cat::{CatArgs, cat};
@@ -63,7 +64,7 @@ pub(super) async fn find(
 ) -> anyhow::Result<Ino> {
     let mut shown = Vec::new();
     let announce = |download| shown.push(progress::show(&[download], quiet));
-    peek.find(path.as_ref(), follow, enough, announce).await
+    Ok(peek.find(path.as_ref(), follow, enough, announce).await?)
 }
 
 /// Finds several nodes. Layers that one of them needs are opened for all, so the nodes are those of the tree as it is at
@@ -82,7 +83,7 @@ async fn find_all(
             enough(tree, ino, path)
         });
         match found.await {
-            Err(err) if !err.is::<PathError>() => return Err(err),
+            Err(err) if !leads_nowhere(&err) => return Err(err),
             found => errors.push(found.err()),
         }
     }
@@ -95,6 +96,12 @@ async fn find_all(
         });
     }
     Ok(found)
+}
+
+/// Whether an error says that a path leads nowhere.
+fn leads_nowhere(err: &anyhow::Error) -> bool {
+    let engine = err.downcast_ref::<EngineError>();
+    engine.is_some_and(|err| err.find::<PathError>().is_some())
 }
 
 /// Those that were found, with the paths they were asked for by; errors of the others are printed. Whether there are any.

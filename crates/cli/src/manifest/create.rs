@@ -7,8 +7,8 @@ use super::{LISTS_HELP, list_name, lists};
 use crate::globals::{Globals, RegistryOptions, runtime};
 use crate::output;
 use crate::password::UserOptions;
-use imgfs_core::mount::member_of;
 use imgfs_core::source::route::candidates;
+use imgfs_core::work::member_of;
 
 /// Put a multi-platform list together from images that are in registries.
 #[derive(Args)]
@@ -67,7 +67,7 @@ pub(super) fn create(globals: &Globals, args: &CreateArgs) -> anyhow::Result<()>
         for member in members {
             list.add(member);
         }
-        Ok(list)
+        anyhow::Ok(list)
     })?;
     if !globals.quiet {
         output::message(&format!("Created manifest list {name}"));

@@ -7,7 +7,7 @@ use clap::Args;
 use super::{list_name, lists, platforms};
 use crate::globals::{Globals, ImageOptions, runtime};
 use crate::{output, time};
-use imgfs_core::mount::Image;
+use imgfs_core::image::Image;
 use imgfs_formats::oci::{Document, ManifestList, MediaType, Reference};
 
 /// Print the manifest or list that a name points to, as the registry has it. Of a list that is kept here, see

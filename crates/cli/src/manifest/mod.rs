@@ -13,8 +13,8 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 
 use super::globals::Globals;
-use imgfs_core::mount::Lists;
 use imgfs_core::source::SourceError;
+use imgfs_core::work::Lists;
 use imgfs_formats::oci::{ManifestList, Reference};
 
 /// Where lists are, for the help of each command.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::globals::{Globals, ImageOptions, runtime};
 use crate::{output, time};
-use imgfs_core::mount::{Freshness, Image, Request};
+use imgfs_core::image::{Freshness, Image, Request};
 use imgfs_core::store::Store;
 
 /// A manifest. Sizes in bytes.

@@ -6,7 +6,7 @@ use super::{LISTS_HELP, list_name, lists};
 use crate::globals::{Globals, RegistryOptions, runtime};
 use crate::password::UserOptions;
 use crate::{output, progress};
-use imgfs_core::mount::{ListPush, PushedList};
+use imgfs_core::work::{ListPush, PushedList};
 use imgfs_formats::oci::{ListFormat, ManifestList, Reference};
 
 /// Push a list, and what it lists, to the registry.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use imgfs_core::mount::{FindOptions, Found, Published, Vouched};
+use imgfs_core::indexes::{FindOptions, Published, PublishedAnswer, Vouched};
 use imgfs_core::source::{Options, RetryPolicy};
 use imgfs_formats::layer::LayerIndex;
 use imgfs_formats::oci::{
@@ -123,7 +123,7 @@ impl Case {
         Published::start(source, self.subject.digest, options)
     }
 
-    async fn find(&self, layer: usize, options: FindOptions) -> Found {
+    async fn find(&self, layer: usize, options: FindOptions) -> PublishedAnswer {
         self.published(options).find(&self.layers[layer]).await
     }
 

@@ -1,18 +1,14 @@
 //! What can go wrong when fetching, in words that name the host and the next step.
 
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fmt, io};
 
 use imgfs_formats::oci::{Digest, ManifestError, PlatformError};
 
 use super::credentials::CredentialsError;
 use super::route::RouteError;
-
-/// What to do where a registry does not like our certificate, or that there is none.
-pub(super) const CLIENT_CERTIFICATE_HINT: &str =
-    ": show it a client certificate that it accepts, with --cert-dir or in certs.d";
+use crate::hint::{Hint, behind};
 
 /// Why bytes could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +32,7 @@ pub enum SourceError {
         found: u64,
     },
     /// Something is needed that only a source could give, and none may be asked.
-    #[error("{reference}: {what} is not in the cache: try again without --offline or --pull=never")]
+    #[error("{reference}: {what} is not in the cache: {}", Hint::AskRegistry { offline: true })]
     Offline {
         /// The reference.
         reference: String,
@@ -64,14 +60,14 @@ pub enum SourceError {
         limit: u64,
     },
     /// No connection.
-    #[error("cannot connect to {host}: {cause}{hint}")]
+    #[error("cannot connect to {host}: {cause}{}", behind(hint.as_ref()))]
     Connect {
         /// Host and port.
         host: String,
         /// The system's words.
         cause: String,
-        /// What to do, with a colon in front, or empty.
-        hint: &'static str,
+        /// What to do, if there is anything.
+        hint: Option<Hint>,
         /// Whether it may pass by itself.
         transient: bool,
     },
@@ -129,7 +125,7 @@ pub enum SourceError {
         /// The server's words.
         server: ServerMessage,
         /// What to do.
-        hint: &'static str,
+        hint: Hint,
     },
     /// Another status.
     #[error("{host}: {what}: unexpected status {status}{server}{}", status_hint(*status, server))]
@@ -250,7 +246,8 @@ pub enum SourceError {
     /// Configuration files say that the registry itself is not asked, so it is not written to either.
     #[error(
         "configuration files lead {host} elsewhere, and mirrors are not written to: name the registry where it is to go \
-         (`imgfs registry explain` shows the files)"
+         ({})",
+        Hint::ShowConfiguration
     )]
     LedElsewhere {
         /// Its host.
@@ -258,7 +255,8 @@ pub enum SourceError {
     },
     /// A registry that cannot be searched.
     #[error(
-        "{host} has no search API: where a repository's name is known, `imgfs tags {host}/NAME` lists its tags"
+        "{host} has no search API: where a repository's name is known, {}",
+        Hint::ListTags { host: host.clone() }
     )]
     NoSearch {
         /// Its host.
@@ -326,7 +324,7 @@ impl SourceError {
             Self::Connect { host, cause, .. } => Self::Connect {
                 host,
                 cause,
-                hint: "",
+                hint: None,
                 transient: true,
             },
             other => other,
@@ -344,14 +342,17 @@ impl SourceError {
 }
 
 /// What to do about a status.
-fn status_hint(status: u16, server: &ServerMessage) -> &'static str {
-    match status {
+fn status_hint(status: u16, server: &ServerMessage) -> String {
+    let hint = match status {
         // So says nginx, where other servers end the TLS connection.
-        400 if server.0.contains("SSL certificate") => CLIENT_CERTIFICATE_HINT,
-        429 => ": the registry limits requests, wait, or log in for a higher limit",
-        500..=599 => ": the registry has a problem, try again later",
-        _ => "",
-    }
+        400 if server.0.contains("SSL certificate") => Some(Hint::ClientCertificate),
+        429 => Some(Hint::Words(
+            "the registry limits requests, wait, or log in for a higher limit",
+        )),
+        500..=599 => Some(Hint::Words("the registry has a problem, try again later")),
+        _ => None,
+    };
+    behind(hint.as_ref())
 }
 
 /// What a server said in an error's body: code and message, printable and of bounded length.

@@ -5,10 +5,11 @@ use std::io;
 
 use url::Url;
 
-use super::error::{CLIENT_CERTIFICATE_HINT, SourceError};
+use super::error::SourceError;
 use super::http::host_of;
 use super::options::Timeouts;
 use super::redact::printable;
+use crate::hint::Hint;
 
 /// A request that brought no answer.
 #[derive(Debug)]
@@ -53,11 +54,10 @@ fn next_cause<'a>(err: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError
 const GONE_AT_ONCE: &str = "channel closed";
 /// With TLS 1.3 a server looks at the client certificate after the client thinks that the connection stands, and
 /// what it says then can get lost. Little else ends connections that early.
-const CLIENT_CERTIFICATE_MAYBE: &str =
-    ": if it wants a client certificate, show it one with --cert-dir or in certs.d";
+const CLIENT_CERTIFICATE_MAYBE: Hint = Hint::ClientCertificateMaybe;
 
 /// What to do where a proxy may be in between: the HTTP client does not tell whose fault it is.
-const PROXY_HINT: &str = ": check host and port, the network, and the proxy that the environment names \
+const PROXY_HINT: &str = "check host and port, the network, and the proxy that the environment names \
     (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY; NO_PROXY lists hosts to be reached without)";
 
 /// Whether the environment names a proxy at all.
@@ -101,7 +101,7 @@ pub(super) fn send_error(
             error: SourceError::Connect {
                 host,
                 cause: text,
-                hint: CLIENT_CERTIFICATE_HINT,
+                hint: Some(Hint::ClientCertificate),
                 transient: false,
             },
             not_tls: false,
@@ -109,7 +109,9 @@ pub(super) fn send_error(
     }
     if !cause.is_connect() {
         let cause = if text == GONE_AT_ONCE {
-            format!("the server ended the connection before the request{CLIENT_CERTIFICATE_MAYBE}")
+            format!(
+                "the server ended the connection before the request: {CLIENT_CERTIFICATE_MAYBE}"
+            )
         } else {
             text
         };
@@ -127,24 +129,21 @@ pub(super) fn send_error(
         ConnectFailure::Refused | ConnectFailure::Name | ConnectFailure::Other
             if may_be_proxied =>
         {
-            (PROXY_HINT, true)
+            (Some(Hint::Words(PROXY_HINT)), true)
         }
-        ConnectFailure::Refused => (": nothing listens there, check host and port", true),
-        ConnectFailure::Name => (": check the spelling of the host, and the network", true),
-        ConnectFailure::Certificate => (
-            ": add the CA to the system's certificates, or use --insecure if you trust the network",
-            false,
-        ),
-        ConnectFailure::NotTls => (
-            ": the server does not speak TLS, use --plain-http if that is intended",
-            false,
-        ),
+        ConnectFailure::Refused => {
+            let words = "nothing listens there, check host and port";
+            (Some(Hint::Words(words)), true)
+        }
+        ConnectFailure::Name => {
+            let words = "check the spelling of the host, and the network";
+            (Some(Hint::Words(words)), true)
+        }
+        ConnectFailure::Certificate => (Some(Hint::TrustAuthority), false),
+        ConnectFailure::NotTls => (Some(Hint::PlainHttp), false),
         // A server that is being started anew does that, too.
-        ConnectFailure::HungUp => (
-            ": the server hung up on TLS, use --plain-http if it does not speak it",
-            true,
-        ),
-        ConnectFailure::Other => ("", true),
+        ConnectFailure::HungUp => (Some(Hint::PlainHttpMaybe), true),
+        ConnectFailure::Other => (None, true),
     };
     SendError {
         error: SourceError::Connect {

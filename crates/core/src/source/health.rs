@@ -13,6 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::SourceError;
+use crate::backoff::Backoff;
 
 /// How a host that fails is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +36,10 @@ impl Tolerance {
 
     /// Time to the first probe and longest time between two. The last one bounds how long a host that is back
     /// stays unused; trying a mirror costs the reader who does it the time until it fails.
-    fn probes(self) -> (Duration, Duration) {
+    fn probes(self) -> Backoff {
         match self {
-            Self::Replaceable => (Duration::from_secs(10), Duration::from_secs(300)),
-            Self::Last => (Duration::from_millis(500), Duration::from_secs(2)),
+            Self::Replaceable => Backoff::new(Duration::from_secs(10), Duration::from_secs(300)),
+            Self::Last => Backoff::new(Duration::from_millis(500), Duration::from_secs(2)),
         }
     }
 }
@@ -66,6 +67,8 @@ struct Dead {
     /// Nobody asks before.
     next_probe: Instant,
     wait: Duration,
+    /// How many waits there were in a row that were not the server's wish.
+    probes: u32,
     /// Whether a probe is under way. What else comes in was asked before and says nothing new.
     probed: bool,
 }
@@ -128,17 +131,17 @@ impl Health {
         if state.failures < tolerance.failures() && state.dead.is_none() && asked_for.is_none() {
             return false;
         }
-        let (first, longest) = tolerance.probes();
         let was_dead = state.dead.take();
-        let wait = match (&was_dead, asked_for) {
-            (_, Some(wait)) => wait,
-            (Some(dead), None) => (dead.wait * 2).clamp(first, longest),
-            (None, None) => first,
+        let probes = match (&was_dead, asked_for) {
+            (Some(dead), None) => dead.probes + 1,
+            (None, _) | (_, Some(_)) => 1,
         };
+        let wait = asked_for.unwrap_or_else(|| tolerance.probes().bound(probes));
         state.dead = Some(Dead {
             since: was_dead.as_ref().map_or(now, |dead| dead.since),
             next_probe: now + wait,
             wait,
+            probes,
             probed: false,
         });
         was_dead.is_none()

@@ -20,6 +20,7 @@ use super::network::{ClientKey, Network};
 use super::options::Timeouts;
 use super::redact::{printable, redact_url};
 use super::upload::{Sending, Upload};
+use crate::hint::Hint;
 
 /// Most bytes read of an error's body.
 const MAX_ERROR_BODY: u64 = 8 << 10;
@@ -335,7 +336,7 @@ impl Http {
                 host,
                 what,
                 server,
-                hint: "check the name, or whether it needs a login",
+                hint: Hint::Words("check the name, or whether it needs a login"),
             },
             _ => SourceError::Status {
                 host,

@@ -76,6 +76,7 @@ pub use resolve::{
     ResolvedImage, VerifiedDocument, Watch, config_platform, image_of, image_of_watched, images_of,
     list_entry, manifests_of, resolve_image,
 };
+pub use route::RouteError;
 pub use search::{FoundRepository, MAX_SEARCH_RESULTS, search};
 pub use secret::Secret;
 pub use stream::{ByteStream, Provenance};

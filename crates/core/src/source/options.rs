@@ -1,11 +1,13 @@
 //! How to reach a source: what the command line and the environment decide.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 use super::credentials::Credentials;
 use super::network::Network;
 use super::route::Configuration;
+use crate::backoff::Backoff;
 
 /// Options of [`super::open`]. A clone shares connections and limits with its original.
 #[derive(Debug, Clone, Default)]
@@ -28,11 +30,13 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults, with the credential and configuration files that the environment names.
-    pub fn from_env() -> Self {
+    /// The defaults over this network, with the credential and configuration files that the variables name which
+    /// `variable` gives.
+    pub fn from_env(network: Network, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         Self {
-            credentials: Credentials::from_env(|name| std::env::var_os(name)),
-            configuration: Configuration::from_env(|name| std::env::var_os(name), Path::new("/")),
+            credentials: Credentials::from_env(&variable),
+            configuration: Configuration::from_env(&variable, Path::new("/")),
+            network,
             ..Self::default()
         }
     }
@@ -70,7 +74,7 @@ impl Default for Timeouts {
     }
 }
 
-/// Full-jitter exponential backoff: a random wait below `base` times two to the number of failures.
+/// Exponential backoff with full jitter: a random wait below `base`, doubled after each failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// Attempts in a row that bring no byte before giving up.
@@ -79,6 +83,13 @@ pub struct RetryPolicy {
     pub base: Duration,
     /// Upper bound of any wait that the server did not ask for.
     pub cap: Duration,
+}
+
+impl RetryPolicy {
+    /// How long to wait between two attempts.
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff::new(self.base, self.cap)
+    }
 }
 
 impl Default for RetryPolicy {

@@ -25,6 +25,7 @@ use super::stream::Provenance;
 use super::tags::{MAX_PAGE, TAGS_A_PAGE, TagList};
 use super::transport::{Answer, Request, Transport, protocol};
 use super::{BlobSource, ByteStream, Endpoint, Resolved, Traffic};
+use crate::hint::Hint;
 use imgfs_formats::oci::{ACCEPT_MANIFESTS, Descriptor, Digest, MAX_MANIFEST_SIZE, MediaType};
 
 /// Ranges of one blob worth fetching at a time: more does not fill a line better and starves other layers.
@@ -212,7 +213,7 @@ impl Inner {
             if let SourceError::NotFound { hint, .. } = &mut err
                 && !digest_is_known
             {
-                *hint = "check the name (`imgfs tags NAME` lists the tags), or whether it needs a login";
+                *hint = Hint::CheckName;
             }
             return Err(err);
         }

@@ -7,7 +7,6 @@
 //! no byte for `give_up`, or `attempts` failures in a row, or anything that is not transient   the error
 //! ```
 
-use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -79,11 +78,11 @@ impl Failures {
         if !(err.is_transient() || once_more) || self.count >= self.policy.attempts {
             return Err(err);
         }
-        let random = RandomState::new().hash_one(0);
+        let backoff = self.policy.backoff();
         let wait = match err.retry_after() {
-            // All who were told the same time must not come back at the same time.
-            Some(wait) => wait + backoff(&self.policy, 1, random),
-            None => backoff(&self.policy, self.count, random),
+            // All askers that were told the same time must not come back at the same time.
+            Some(wait) => wait + backoff.below_bound(1),
+            None => backoff.below_bound(self.count),
         };
         if since.elapsed() + wait >= self.give_up {
             return Err(err);
@@ -98,14 +97,6 @@ impl Failures {
         self.count = 0;
         self.since = None;
     }
-}
-
-/// A wait below `base * 2^(failures - 1)` and `cap`, chosen by `random`.
-fn backoff(policy: &RetryPolicy, failures: u32, random: u64) -> Duration {
-    let factor = 1_u32 << failures.saturating_sub(1).min(20);
-    let bound = policy.base.saturating_mul(factor).min(policy.cap);
-    let nanoseconds = u64::try_from(bound.as_nanos()).unwrap_or(u64::MAX);
-    Duration::from_nanos(random % nanoseconds.max(1))
 }
 
 #[async_trait::async_trait]
@@ -271,37 +262,5 @@ impl Transfer {
     /// Whether the request that just broke off brought anything.
     fn made_progress(&self) -> bool {
         self.range.start > self.opened_at
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_grow_and_are_bounded() {
-        let policy = RetryPolicy::default();
-        let check = |failures, expected_bound: u64| {
-            let longest = (0..1000_u64)
-                .map(|random| {
-                    backoff(
-                        &policy,
-                        failures,
-                        random.wrapping_mul(0x9E37_79B9_7F4A_7C15),
-                    )
-                })
-                .max();
-            let bound = Duration::from_millis(expected_bound);
-            assert!(longest.is_some_and(|wait| wait < bound && wait > bound / 2));
-        };
-        check(1, 100);
-        check(2, 200);
-        check(4, 800);
-        check(30, 10_000);
-        let never = RetryPolicy {
-            base: Duration::ZERO,
-            ..policy
-        };
-        assert_eq!(backoff(&never, 3, u64::MAX), Duration::ZERO);
     }
 }

@@ -1,7 +1,8 @@
 //! Reading files that users and other programs keep: small, and bounded in case they are not.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::io::Read;
 use std::path::Path;
 
 /// Largest file of credentials or configuration read, in bytes; protects memory.

@@ -109,7 +109,7 @@ pub enum StoreError {
 
 /// What may come of trying again what failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Hope {
+pub(in crate::store) enum Hope {
     /// The next attempt goes elsewhere, so that waiting helps nobody.
     AtOnce,
     /// It may pass by itself.
@@ -122,7 +122,7 @@ pub(super) enum Hope {
 
 impl StoreError {
     /// What may come of trying the same again.
-    pub(super) fn hope(&self) -> Hope {
+    pub(in crate::store) fn hope(&self) -> Hope {
         match self {
             Self::Deadline { .. } => Hope::Later,
             Self::Fetch { cause, .. } | Self::Source(cause) if cause.is_transient() => Hope::Later,
@@ -140,7 +140,7 @@ impl StoreError {
     }
 
     /// That a span is not what the index says, if it is that.
-    pub(super) fn span_error(&self) -> Option<String> {
+    pub(in crate::store) fn span_error(&self) -> Option<String> {
         match self {
             Self::Span { span, cause, .. } => Some(format!("span {span}: {cause}")),
             Self::Shared(inner) => inner.span_error(),
@@ -149,7 +149,10 @@ impl StoreError {
     }
 
     /// An I/O error with what was attempted.
-    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+    pub(in crate::store) fn io(
+        action: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(std::io::Error) -> Self {
         move |cause| Self::Io {
             action,
             path: path.to_owned(),

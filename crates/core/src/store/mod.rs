@@ -16,65 +16,46 @@
 //! [`LayerReader`] answers reads from the cache or fetches the spans they need. Several processes share a
 //! cache: files appear whole by rename, spans by their mark, and locks keep eviction away from what is in use.
 
-mod ahead;
-mod blob;
-mod catalog;
-mod claim;
-mod compare;
-mod diff_id;
-mod documents;
+mod disk;
 mod error;
-mod evict;
-mod fetch;
-mod files;
-mod first_contact;
-mod found;
-mod keep;
-mod partial;
-mod parts;
-mod patience;
-mod polite;
-mod proof;
+mod ingest;
 mod prove;
-mod publishing;
-mod pull;
-mod reader;
-mod recent;
-mod segments;
+mod read;
 mod slot;
-mod sweep;
 #[cfg(test)]
 mod tests;
-mod usage;
+mod upkeep;
 mod verify;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
-pub use catalog::{ImageRecord, KnownImage, LayerUse};
-pub use documents::{CachedDocuments, Offline, TagRecord};
+pub use disk::{
+    CachedDocuments, Finding, ImageRecord, KnownImage, LayerUse, Offline, TagRecord, Trust,
+};
+use error::Hope;
 pub use error::StoreError;
-pub use evict::{DEFAULT_LIMIT, Evicted};
-pub use first_contact::Progress;
-pub use found::{Finding, Trust};
-pub use patience::{OnError, ReadPolicy};
-pub use proof::Proof;
-pub use reader::{Counters, LayerPin, LayerReader};
+pub use ingest::Progress;
+pub use prove::Proof;
+pub use read::{Counters, LayerPin, LayerReader, OnError, ReadPolicy};
 pub use slot::Slot;
-pub use sweep::{Plan, Removal, Step, Swept};
-
-use crate::source::BlobSource;
-use files::{LayerFiles, Locked, publish};
-use first_contact::PassOptions;
-use imgfs_formats::layer::{IndexError, LayerIndex};
-use imgfs_formats::oci::{Descriptor, Digest};
-pub use usage::{CacheFile, Holding, LayerUsage};
+pub use upkeep::{
+    CacheFile, DEFAULT_LIMIT, Evicted, Holding, LayerUsage, Plan, Removal, Step, Swept,
+};
 pub use verify::{
     DocumentCheck, ImageCheck, ImageMended, IndexCheck, NameCheck, SpanCheck, SpanRepair,
 };
+
+use crate::cores::Cores;
+use crate::source::BlobSource;
+use disk::{LayerFiles, Locked, publish};
+use imgfs_formats::layer::{IndexError, LayerIndex, SpanTable};
+use imgfs_formats::oci::{Descriptor, Digest};
+use ingest::{PARTS_AHEAD, PassOptions, index_layer};
+use read::{ALL_RUNS_AHEAD, Demand, OpenLayers, Reads, RecentSpans};
 
 /// Layers streamed at the same time at first contact; each needs three threads and a few MiB.
 const LAYERS_AT_ONCE: usize = 4;
@@ -82,8 +63,8 @@ const LAYERS_AT_ONCE: usize = 4;
 /// After so many bytes of lazy fetches the cache's limit is looked at again: rarely enough to cost nothing.
 const BYTES_BETWEEN_LIMITS: u64 = 256 << 20;
 
-/// The cache directory and what its users share.
-pub struct Store {
+/// A cache directory, and what all users of it in one process share: budgets, and the layers that are open.
+pub struct Cache {
     root: PathBuf,
     /// Disk space for decoded layer bytes, in bytes.
     limit: u64,
@@ -91,20 +72,36 @@ pub struct Store {
     parts_ahead: Arc<Semaphore>,
     /// Bounds how many layers are streamed at once.
     first_contacts: Semaphore,
-    /// Bounds the spans decoded at once, as that is pure CPU work.
-    decoders: Arc<Semaphore>,
-    /// Bounds what is fetched before anybody asked for it, over all layers.
+    /// Bounds work that is pure CPU: decoding spans, loading indexes, building trees.
+    cores: Cores,
+    /// Bounds what is fetched before anybody asked for it, over all layers of all users.
     runs_ahead: Arc<Semaphore>,
     warned: AtomicBool,
-    recent: recent::RecentSpans,
-    patience: patience::Patience,
-    demand: proof::Demand,
-    /// Whether layers opened by a found index are to be proven.
-    proving: bool,
+    recent: RecentSpans,
+    demand: Demand,
     /// One layer is proven at a time: whose turn it is.
     proof_turn: Arc<Semaphore>,
     /// Bytes written by lazy fetches since the limit was looked at.
     written: AtomicU64,
+    /// Held by the thread that enforces the limit.
+    enforcing: Mutex<()>,
+    /// The layers that somebody reads.
+    open_layers: OpenLayers,
+}
+
+/// One user of a [`Cache`]: a mount, or a command. Its reads have their own patience and their own end; layers that
+/// several users read are shared between them.
+pub struct Store {
+    cache: Arc<Cache>,
+    reads: Reads,
+}
+
+impl std::ops::Deref for Store {
+    type Target = Cache;
+
+    fn deref(&self) -> &Cache {
+        &self.cache
+    }
 }
 
 /// A layer that is ready to be read.
@@ -116,33 +113,24 @@ pub struct OpenLayer {
 }
 
 impl Store {
-    /// Opens (or creates) the cache in `dir`; `limit` bounds the space for layer bytes.
+    /// The only user of a cache in this process: see [`Cache::open`].
     pub fn open(dir: &Path, limit: u64) -> Result<Self, StoreError> {
-        let root = dir.join("v1");
-        std::fs::create_dir_all(&root).map_err(StoreError::io("create", &root))?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self {
-            root,
-            limit,
-            parts_ahead: Arc::new(Semaphore::new(parts::PARTS_AHEAD)),
-            first_contacts: Semaphore::new(LAYERS_AT_ONCE),
-            decoders: Arc::new(Semaphore::new(cores)),
-            runs_ahead: Arc::new(Semaphore::new(fetch::ALL_RUNS_AHEAD)),
-            warned: AtomicBool::new(false),
-            recent: recent::RecentSpans::default(),
-            patience: patience::Patience::new(ReadPolicy::default()),
-            demand: proof::Demand::default(),
-            proving: false,
-            proof_turn: Arc::new(Semaphore::new(1)),
-            written: AtomicU64::new(0),
-        })
+        Ok(Self::of(&Arc::new(Cache::open(dir, limit)?)))
+    }
+
+    /// Another user of this cache.
+    pub fn of(cache: &Arc<Cache>) -> Self {
+        Self {
+            cache: Arc::clone(cache),
+            reads: Reads::new(ReadPolicy::default()),
+        }
     }
 
     /// The same with reads as patient as this.
     #[must_use]
     pub fn with_reads(self, policy: ReadPolicy) -> Self {
         Self {
-            patience: patience::Patience::new(policy),
+            reads: self.reads.with_policy(policy),
             ..self
         }
     }
@@ -150,44 +138,19 @@ impl Store {
     /// The same, and what is fetched of a layer that was opened by a found index is kept, so that
     /// [`LayerReader::prove`] can prove it.
     #[must_use]
-    pub fn proving(self) -> Self {
-        Self {
-            proving: true,
-            ..self
-        }
+    pub fn proving(mut self) -> Self {
+        self.reads.proving = true;
+        self
     }
 
-    /// Reads that wait fail from now on: the mount has to end.
+    /// The cache, for other users of it.
+    pub fn cache(&self) -> &Arc<Cache> {
+        &self.cache
+    }
+
+    /// This user's reads that wait fail from now on: its mount has to end.
     pub fn stop_waiting(&self) {
-        self.patience.end();
-    }
-
-    /// The index of a layer, if it is here and intact. A bad or older file counts as none and is made anew.
-    pub fn load_index(
-        &self,
-        slot: &Slot,
-        with_digests: bool,
-    ) -> Result<Option<LayerIndex>, StoreError> {
-        let path = self.index_path(slot);
-        let file = match std::fs::File::open(&path) {
-            Ok(file) => file,
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(err) => return Err(StoreError::io("open", &path)(err)),
-        };
-        match LayerIndex::read(file, slot.layer(), with_digests) {
-            Ok(index) => Ok(Some(index)),
-            Err(IndexError::Version) => Ok(None),
-            Err(err) => {
-                let layer = slot.layer().short();
-                tracing::warn!("index of layer {layer} is made anew: {err}");
-                Ok(None)
-            }
-        }
-    }
-
-    /// Size of an index file in bytes, 0 if there is none.
-    pub fn index_size(&self, slot: &Slot) -> u64 {
-        std::fs::metadata(self.index_path(slot)).map_or(0, |metadata| metadata.len())
+        self.reads.end();
     }
 
     /// Opens a layer: from its index if there is one, else by streaming it once from `source`. Must run on the
@@ -213,7 +176,7 @@ impl Store {
         let slot = Slot::own(blob.digest);
         let dir = self.layer_dir(&slot);
         let files = Arc::new(LayerFiles::open(&dir).await?);
-        if let Some(index) = self.load_index(&slot, false)? {
+        if let Some(index) = self.cache.load_index_beside(&slot).await? {
             return Ok(self.opened(index, files, source, blob, slot));
         }
         let _turn = self
@@ -227,28 +190,16 @@ impl Store {
             tracing::info!("layer {layer}: waiting for another process that fetches it");
         })
         .await?;
-        let index = if let Some(index) = self.load_index(&slot, false)? {
+        let index = if let Some(index) = self.cache.load_index_beside(&slot).await? {
             index
         } else {
             let source = Arc::clone(source);
-            first_contact::index_layer(self, source, blob, &dir, options, progress).await?
+            index_layer(self, source, blob, &dir, options, progress).await?
         };
         // Other files now, whoever made them; the old ones' lock kept eviction away until here.
         let new_files = Arc::new(LayerFiles::open(&dir).await?);
         drop(files);
         Ok(self.opened(index, new_files, source, blob, slot))
-    }
-
-    /// Writes down the index of a layer, or says once that nothing can be written.
-    fn keep_index(&self, slot: &Slot, index: &LayerIndex) -> Result<(), StoreError> {
-        let encoded = index.encode().map_err(|cause| StoreError::Index {
-            layer: *slot.layer(),
-            cause,
-        })?;
-        if let Err(err) = publish(&self.index_path(slot), &encoded) {
-            self.caching_failed(&err);
-        }
-        Ok(())
     }
 
     fn opened(
@@ -261,15 +212,99 @@ impl Store {
     ) -> OpenLayer {
         index.file_digests = Vec::new();
         let spans = index.spans.clone();
-        let reader = LayerReader::new(
-            Arc::clone(self),
-            spans,
-            files,
-            Arc::clone(source),
-            blob.clone(),
-            slot,
-        );
+        let reader = self.reader(spans, files, source, blob, slot);
         OpenLayer { index, reader }
+    }
+
+    /// What reads a layer for this user. Must be called on the runtime.
+    fn reader(
+        self: &Arc<Self>,
+        spans: SpanTable,
+        files: Arc<LayerFiles>,
+        source: &Arc<dyn BlobSource>,
+        blob: &Descriptor,
+        slot: Slot,
+    ) -> Arc<LayerReader> {
+        let shared = self.open_layers.share(spans, files, slot);
+        LayerReader::new(Arc::clone(self), shared, Arc::clone(source), blob.clone())
+    }
+}
+
+impl Cache {
+    /// Opens (or creates) the cache in `dir`; `limit` bounds the space for layer bytes.
+    pub fn open(dir: &Path, limit: u64) -> Result<Self, StoreError> {
+        let root = dir.join("v1");
+        std::fs::create_dir_all(&root).map_err(StoreError::io("create", &root))?;
+        Ok(Self {
+            root,
+            limit,
+            parts_ahead: Arc::new(Semaphore::new(PARTS_AHEAD)),
+            first_contacts: Semaphore::new(LAYERS_AT_ONCE),
+            cores: Cores::default(),
+            runs_ahead: Arc::new(Semaphore::new(ALL_RUNS_AHEAD)),
+            warned: AtomicBool::new(false),
+            recent: RecentSpans::default(),
+            demand: Demand::default(),
+            proof_turn: Arc::new(Semaphore::new(1)),
+            written: AtomicU64::new(0),
+            enforcing: Mutex::new(()),
+            open_layers: OpenLayers::default(),
+        })
+    }
+
+    /// What bounds work that is pure CPU.
+    pub(crate) fn cores(&self) -> &Cores {
+        &self.cores
+    }
+
+    /// The index of a layer, if it is here and intact. A bad or older file counts as none and is made anew.
+    pub fn load_index(
+        &self,
+        slot: &Slot,
+        with_digests: bool,
+    ) -> Result<Option<LayerIndex>, StoreError> {
+        let path = self.index_path(slot);
+        let file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(StoreError::io("open", &path)(err)),
+        };
+        match LayerIndex::read(file, slot.layer(), with_digests) {
+            Ok(index) => Ok(Some(index)),
+            Err(IndexError::Version) => Ok(None),
+            Err(err) => {
+                let layer = slot.layer().short();
+                tracing::warn!("index of layer {layer} is made anew: {err}");
+                Ok(None)
+            }
+        }
+    }
+
+    /// The same on a thread where nothing else waits for it.
+    pub(crate) async fn load_index_beside(
+        self: &Arc<Self>,
+        slot: &Slot,
+    ) -> Result<Option<LayerIndex>, StoreError> {
+        let (cache, of) = (Arc::clone(self), slot.clone());
+        let loaded = self.cores.run(move || cache.load_index(&of, false)).await;
+        loaded.ok_or(StoreError::Worker("loading an index"))?
+    }
+
+    /// Size of an index file in bytes, 0 if there is none.
+    pub fn index_size(&self, slot: &Slot) -> u64 {
+        std::fs::metadata(self.index_path(slot)).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Writes down the index of a layer, or says once that nothing can be written.
+    fn keep_index(&self, slot: &Slot, index: &LayerIndex) -> Result<(), StoreError> {
+        let encoded = index.encode().map_err(|cause| StoreError::Index {
+            layer: *slot.layer(),
+            cause,
+        })?;
+        if let Err(err) = publish(&self.index_path(slot), &encoded) {
+            self.caching_failed(&err);
+        }
+        Ok(())
     }
 
     /// Disk space for layer bytes, in bytes.

@@ -51,7 +51,7 @@ impl Slot {
     }
 
     /// Reads a name back; `algorithm` is that of the layer's digest.
-    pub(super) fn parse(algorithm: &str, name: &str) -> Option<Self> {
+    pub(in crate::store) fn parse(algorithm: &str, name: &str) -> Option<Self> {
         let (hex, identity) = match name.split_once('-') {
             None => (name, None),
             Some((hex, identity)) => (hex, Some(identity)),

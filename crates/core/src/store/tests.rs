@@ -7,9 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
-use super::files::Locked;
-use super::{DEFAULT_LIMIT, LayerReader, Progress, Slot, Store, StoreError};
+use super::Store;
+use super::error::StoreError;
+use super::slot::Slot;
 use crate::source::{BlobSource, ByteStream, Resolved, SourceError, Traffic};
+use crate::store::disk::Locked;
+use crate::store::ingest::Progress;
+use crate::store::read::LayerReader;
+use crate::store::upkeep::DEFAULT_LIMIT;
 use imgfs_formats::layer::LayerIndex;
 use imgfs_formats::oci::{Descriptor, DiffId, Digest};
 
@@ -106,7 +111,7 @@ async fn a_second_first_contact_changes_nothing_for_who_has_the_layer_open() {
     let (source, descriptor) = memory(&blob);
     let first = open(dir.path(), &source, &descriptor).await.unwrap();
     assert_eq!(read(&first).await, blob);
-    let index = first.store.index_path(&Slot::own(descriptor.digest));
+    let index = first.store().index_path(&Slot::own(descriptor.digest));
 
     std::fs::remove_file(&index).unwrap();
     source.corrupt.store(true, Ordering::Relaxed);

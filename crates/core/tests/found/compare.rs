@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use imgfs_core::mount::found::{Found, TocImage, in_format};
+use imgfs_core::indexes::{FoundToc, TocImage, in_format};
 use imgfs_core::source::{BlobSource, Options, open, read_verified};
 use imgfs_core::store::{DEFAULT_LIMIT, LayerReader, Progress, Slot, Store};
 use imgfs_formats::layer::{Entry, EntryKind, Mtime, Toc};
@@ -57,12 +57,12 @@ pub async fn image(reference: &str) -> Image {
 }
 
 impl Image {
-    pub async fn find(&self, layer: usize) -> Option<Result<Found, String>> {
+    pub async fn find(&self, layer: usize) -> Option<Result<FoundToc, String>> {
         in_format(self.source.as_ref(), &self.layers[layer], &self.tables).await
     }
 
     /// The layer by its table of contents against the layer by a pass of our own. The index that was found.
-    pub async fn check(&self, layer: usize, times: Times) -> Found {
+    pub async fn check(&self, layer: usize, times: Times) -> FoundToc {
         let blob = &self.layers[layer];
         let found = self.find(layer).await.unwrap().unwrap();
         let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
-use imgfs_core::fs::ImageFs;
+use imgfs_core::view::ImageFs;
 use imgfs_formats::tree::{Aspects, ChangeKind, Content, Ino, Kind, Node, Tree, changes};
 
 /// What became of a path.

@@ -23,7 +23,7 @@ pub(super) use listing::{Entry, Listing, Mark};
 pub(super) use message::{ImageInfo, LayerSum, Message, Summary};
 pub(super) use preview::{PIECE, Preview};
 
-use imgfs_core::fs::ImageFs;
+use imgfs_core::view::ImageFs;
 use imgfs_formats::tree::Ino;
 
 /// Something that happened.

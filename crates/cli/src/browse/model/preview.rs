@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Effect;
-use imgfs_core::fs::ImageFs;
+use imgfs_core::view::ImageFs;
 use imgfs_formats::tree::Ino;
 
 /// Bytes asked for at a time.

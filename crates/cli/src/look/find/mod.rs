@@ -15,11 +15,11 @@ use clap::{Args, CommandFactory};
 use self::expression::Expression;
 use super::entry::Entry;
 use super::walk::{Walk, everything, is_known};
-use super::{PIECE, find, find_all, found_of, peek, read_pieces};
+use super::{PIECE, find, find_all, found_of, leads_nowhere, peek, read_pieces};
 use crate::globals::{Globals, ImageOptions, runtime};
 use crate::output::{self, JsonArray, Out};
-use imgfs_core::mount::Peek;
-use imgfs_formats::tree::{Ino, PartialTree, PathError};
+use imgfs_core::image::Peek;
+use imgfs_formats::tree::{Ino, PartialTree};
 
 /// Most bytes read of an image's `/etc/passwd` or `/etc/group`; real ones have some kB.
 const MAX_ACCOUNTS: u64 = 16 << 20;
@@ -134,7 +134,7 @@ pub(crate) fn find_files(globals: &Globals, args: &FindArgs) -> anyhow::Result<E
 async fn accounts(peek: &mut Peek, path: &str, quiet: bool) -> anyhow::Result<Vec<u8>> {
     let ino = match find(peek, path, true, quiet, |_, _| true).await {
         Ok(ino) => ino,
-        Err(err) if err.is::<PathError>() => return Ok(Vec::new()),
+        Err(err) if leads_nowhere(&err) => return Ok(Vec::new()),
         Err(err) => return Err(err),
     };
     let fs = peek.fs().context("internal: no layers")?;

@@ -17,7 +17,7 @@ use super::walk::{Place, Walk, everything, is_known};
 use super::{find_all, found_of, peek, read_pieces, why_unreadable};
 use crate::globals::{Globals, ImageOptions, runtime};
 use crate::output::{self, Colours, JsonArray, Out, json_base64, json_text, shown_text};
-use imgfs_core::fs::ImageFs;
+use imgfs_core::view::ImageFs;
 use imgfs_formats::tree::{Ino, Kind, PartialTree};
 
 /// Bytes read at a time.
@@ -107,7 +107,7 @@ pub(crate) struct GrepArgs {
 
 /// A selected line, or what `-l` and `-c` tell of a file.
 #[derive(Serialize)]
-struct Found {
+struct Hits {
     path: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     path_base64: Option<String>,
@@ -309,10 +309,10 @@ impl Grep<'_> {
         let is_binary = file.is_binary && prints_lines;
         let out = match &mut self.printer {
             Printer::Json(array) => {
-                return array.push(&Found {
+                return array.push(&Hits {
                     count: self.args.count.then_some(file.selected),
                     binary: is_binary,
-                    ..Found::of(file.path)
+                    ..Hits::of(file.path)
                 });
             }
             Printer::Text(out) => out,
@@ -338,11 +338,11 @@ impl Grep<'_> {
         let colours = self.colours;
         let out = match &mut self.printer {
             Printer::Json(array) => {
-                return array.push(&Found {
+                return array.push(&Hits {
                     line: Some(number),
                     text: Some(json_text(line)),
                     text_base64: json_base64(line),
-                    ..Found::of(path)
+                    ..Hits::of(path)
                 });
             }
             Printer::Text(out) => out,
@@ -372,7 +372,7 @@ impl Grep<'_> {
     }
 }
 
-impl Found {
+impl Hits {
     fn of(path: &[u8]) -> Self {
         Self {
             path: json_text(path),

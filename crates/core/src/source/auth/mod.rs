@@ -26,6 +26,7 @@ use super::credentials::{Credential, CredentialKey, Credentials, FoundCredential
 use super::endpoint::{Scheme, Tls};
 use super::error::{ServerMessage, SourceError};
 use super::http::{Http, host_of};
+use crate::hint::Hint;
 use token::{Freshness, Token, TokenError, TokenRequest, basic_header};
 
 /// What an [`Authenticator`] is for: sources of a process for which all of this is the same share one.
@@ -230,16 +231,20 @@ impl Authenticator {
         server: ServerMessage,
         found: Option<&FoundCredential>,
     ) -> SourceError {
+        let log_in = |lookup: &CredentialKey, again| Hint::LogIn {
+            host: lookup.host.clone(),
+            again,
+        };
         let hint = match (&self.access.lookup, found) {
             (None, _) => "no credentials are sent there".to_owned(),
             (Some(lookup), Some(found)) => format!(
-                "the credentials {} are not accepted, or do not reach that far; log in again with `imgfs login {}`",
-                found.origin, lookup.host
+                "the credentials {} are not accepted, or do not reach that far; {}",
+                found.origin,
+                log_in(lookup, true)
             ),
-            (Some(lookup), None) => format!(
-                "if the name is right, log in with `imgfs login {}`",
-                lookup.host
-            ),
+            (Some(lookup), None) => {
+                format!("if the name is right, {}", log_in(lookup, false))
+            }
         };
         SourceError::Denied {
             host: host.to_owned(),

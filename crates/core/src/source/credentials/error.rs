@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::hint::Hint;
+
 /// Why credentials cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
@@ -67,7 +69,7 @@ pub enum CredentialsError {
         cause: io::Error,
     },
     /// A login for a part of a registry, in a file that can have none.
-    #[error("{} keeps one login for each registry, none for {key}: name another file with --authfile, or log in to {host}", file.display())]
+    #[error("{} keeps one login for each registry, none for {key}: {}", file.display(), Hint::CredentialsFile { host: host.clone() })]
     Namespace {
         /// The file.
         file: PathBuf,
@@ -77,6 +79,6 @@ pub enum CredentialsError {
         host: String,
     },
     /// No file to write to.
-    #[error("no place for credentials: set HOME, or name a file with --authfile")]
+    #[error("no place for credentials: {}", Hint::CredentialsPlace)]
     NoPlace,
 }

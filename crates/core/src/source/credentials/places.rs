@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::{Credentials, helper::Helpers};
+use super::Credentials;
+use super::helper::Helpers;
 
 /// A file that may hold credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

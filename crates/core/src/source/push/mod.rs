@@ -20,13 +20,12 @@ use std::time::Duration;
 
 pub use blob::Placed;
 
-use super::Traffic;
 use super::auth::Rights;
 use super::error::SourceError;
 use super::options::{Options, RetryPolicy};
 use super::retry::Failures;
-use super::route;
 use super::transport::Transport;
+use super::{Traffic, route};
 use imgfs_formats::oci::{Location, Reference};
 
 /// A repository to write to.

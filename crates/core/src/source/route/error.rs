@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::hint::Hint;
 use imgfs_formats::oci::ReferenceError;
 
 /// Why there is no list of hosts, or no image that a short name stands for.
@@ -36,9 +37,9 @@ pub enum RouteError {
     },
     /// Configured not to be fetched.
     #[error(
-        "{reference} is blocked by {}, registry {prefix:?}: take \"blocked\" out there, or write an entry \
-         for it into imgfs's own configuration (see `imgfs registry explain --help`)",
-        file.display()
+        "{reference} is blocked by {}, registry {prefix:?}: take \"blocked\" out there, or {}",
+        file.display(),
+        Hint::OwnConfiguration
     )]
     Blocked {
         /// Host and repository.

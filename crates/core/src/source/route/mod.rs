@@ -50,6 +50,7 @@ pub use short_names::{Candidates, candidates, search_registries};
 
 use super::endpoint::{Endpoint, Scheme};
 use super::options::Options;
+use crate::hint::Hint;
 use imgfs_formats::oci::DEFAULT_REGISTRY;
 use text_file::TextFile;
 
@@ -327,8 +328,9 @@ fn apply_flags(route: &mut Route, host: &str, options: &Options) -> Result<(), R
     let has_flags = options.plain_http || options.insecure || dir.is_some();
     if has_flags && !is_asked {
         route.notes.push(format!(
-            "--plain-http, --insecure and --cert-dir hold for {host} only, which is not asked: write these \
-             settings into the file that names the other hosts"
+            "{} hold for {host} only, which is not asked: write these settings into the file that names the other \
+             hosts",
+            Hint::ConnectionSettings
         ));
     }
     Ok(())

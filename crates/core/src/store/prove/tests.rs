@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
+use super::proof::Proof;
 use crate::source::{BlobSource, ByteStream, Provenance, Resolved, SourceError, Traffic};
-use crate::store::files::{BLOB, disk_usage};
-use crate::store::{
-    DEFAULT_LIMIT, Finding, LayerReader, Progress, Proof, Slot, Store, StoreError, Trust,
-};
+use crate::store::disk::{BLOB, Finding, Trust, disk_usage};
+use crate::store::ingest::Progress;
+use crate::store::read::LayerReader;
+use crate::store::upkeep::DEFAULT_LIMIT;
+use crate::store::{Slot, Store, StoreError};
 use imgfs_formats::layer::{
     Checkpoint, Chunk, Entry, EntryKind, LayerIndex, Span, SpanDigest, SpanTable, Toc, TocBuilder,
 };
@@ -364,15 +366,15 @@ async fn a_right_index_is_proven_and_no_byte_is_fetched_twice() {
         }
         assert_eq!(source.given(), claim.blob.len() as u64);
         assert_eq!(reader.quarantine_reason(), None);
-        let found = reader.store.layer_dir(reader.slot());
+        let found = reader.store().layer_dir(reader.slot());
         assert!(!found.join(BLOB).exists());
         // From now on the layer has an index of its own, and needs nobody.
         assert!(own_bytes(dir.path(), &source).await == claim.tar);
-        let known = reader.store.known_diff_id(reader.digest()).unwrap();
+        let known = reader.store().known_diff_id(reader.digest()).unwrap();
         assert_eq!(known, Some(claim.diff_id()));
         assert!(disk_usage(&found) > 0);
-        assert_eq!(reader.store.enforce_limit().unwrap().layers, 0, "in use");
-        let store = Arc::clone(&reader.store);
+        assert_eq!(reader.store().enforce_limit().unwrap().layers, 0, "in use");
+        let store = Arc::clone(&reader.store());
         drop(reader);
         assert_eq!(store.enforce_limit().unwrap().layers, 1);
         assert_eq!(disk_usage(&found), 0, "nobody needs it any more");
@@ -396,7 +398,7 @@ async fn contradicted(claim: Claim, expected: &str) {
         "{refused:?}"
     );
     assert!(reader.try_read_at(0, &mut bytes).is_err());
-    let (store, slot) = (Arc::clone(&reader.store), reader.slot().clone());
+    let (store, slot) = (Arc::clone(&reader.store()), reader.slot().clone());
     assert_eq!(store.refusal(&slot).unwrap(), Some(what));
     assert!(store.found_indexes(slot.layer()).unwrap().is_empty());
     assert!(store.load_index(&slot, false).unwrap().is_none());
@@ -408,7 +410,7 @@ async fn contradicted(claim: Claim, expected: &str) {
     while disk_usage(&found) > 0 {
         assert!(std::time::Instant::now() < deadline, "it stays");
         store.enforce_limit().unwrap();
-        tokio::time::sleep(super::PAUSE).await;
+        tokio::time::sleep(super::prover::PAUSE).await;
     }
     // The blob itself is right, so that the layer is not lost.
     assert!(own_bytes(dir.path(), &source).await == claim.tar);
@@ -552,7 +554,7 @@ async fn midstates_are_hints() {
         let dir = tempfile::tempdir().unwrap();
         let source = Arc::new(source(&claim.blob));
         let reader = claim.open(dir.path(), &source).await;
-        reader.store.keep_found_midstates(reader.slot(), &hints);
+        reader.store().keep_found_midstates(reader.slot(), &hints);
         assert_eq!(reader.prove(None).await, Proof::Proven);
         assert_eq!(source.given(), claim.blob.len() as u64);
     }
@@ -573,7 +575,7 @@ async fn wrong_bytes_are_fetched_anew_from_who_has_the_right_ones() {
         let reader = claim.open(dir.path(), &from).await;
         if hints {
             let hints = midstates(&claim.blob);
-            reader.store.keep_found_midstates(reader.slot(), &hints);
+            reader.store().keep_found_midstates(reader.slot(), &hints);
         }
         assert_eq!(reader.prove(None).await, Proof::Proven);
         let size = claim.blob.len() as u64;
@@ -596,7 +598,7 @@ async fn a_blob_that_stays_wrong_is_a_contradiction() {
         panic!("{:?}", reader.proof());
     };
     assert!(what.contains("which is another blob"), "{what}");
-    assert!(!reader.store.has_index(reader.digest()));
+    assert!(!reader.store().has_index(reader.digest()));
     assert!(reader.quarantine_reason().is_some());
 }
 
@@ -618,10 +620,10 @@ fn nothing_is_lost_when_it_is_broken_off() {
                     return;
                 }
                 // What was given last has to be written, too.
-                let kept = reader.keeping.get().unwrap().try_take().unwrap().unwrap();
+                let kept = reader.keeping().get().unwrap().try_take().unwrap().unwrap();
                 let stopped = async {
                     while from.given() < stop || kept.here() < from.given() {
-                        tokio::time::sleep(super::PAUSE).await;
+                        tokio::time::sleep(super::prover::PAUSE).await;
                     }
                 };
                 tokio::select! {
@@ -644,7 +646,7 @@ async fn a_source_that_is_down_is_waited_for() {
     let proving = Arc::clone(&reader);
     let proof = tokio::spawn(async move { proving.prove(None).await });
     while from.opened.load(Ordering::Relaxed) < 2 {
-        tokio::time::sleep(super::PAUSE).await;
+        tokio::time::sleep(super::prover::PAUSE).await;
     }
     from.down.store(false, Ordering::Relaxed);
     assert_eq!(proof.await.unwrap(), Proof::Proven);
@@ -710,10 +712,10 @@ async fn eviction_takes_what_is_kept_of_the_blob() {
     let from = Arc::new(source(&claim.blob));
     let reader = claim.open(dir.path(), &from).await;
     claim.check_file(&reader, 1).await;
-    let blob = reader.store.layer_dir(reader.slot()).join(BLOB);
-    let used = reader.store.data_usage().unwrap();
+    let blob = reader.store().layer_dir(reader.slot()).join(BLOB);
+    let used = reader.store().data_usage().unwrap();
     assert!(blob.exists());
-    let (length, store) = (blob.metadata().unwrap().len(), Arc::clone(&reader.store));
+    let (length, store) = (blob.metadata().unwrap().len(), Arc::clone(&reader.store()));
     assert!(used > length, "data and blob: {used}, {length}");
     assert_eq!(store.evict_all().unwrap().in_use, 1);
     assert!(blob.exists());
@@ -820,14 +822,14 @@ async fn damaged_file_digests_are_a_contradiction() {
     let reader = claim.open(dir.path(), &from).await;
     let mut file = claim.index.encode().unwrap();
     *file.last_mut().unwrap() ^= 1;
-    std::fs::write(reader.store.index_path(reader.slot()), file).unwrap();
+    std::fs::write(reader.store().index_path(reader.slot()), file).unwrap();
     let proof = reader.prove(None).await;
     assert!(
         matches!(&proof, Proof::Contradicted { what } if what.contains("damaged index file")),
         "{proof:?}"
     );
     assert!(reader.quarantine_reason().is_some());
-    assert!(reader.store.refusal(reader.slot()).unwrap().is_some());
+    assert!(reader.store().refusal(reader.slot()).unwrap().is_some());
     assert!(own_bytes(dir.path(), &from).await == claim.tar);
 }
 
@@ -864,7 +866,7 @@ async fn after_a_quarantine_nothing_more_is_fetched() {
         let proving = Arc::clone(&reader);
         let proof = tokio::spawn(async move { proving.prove(None).await });
         while from.given() < stop {
-            tokio::time::sleep(super::PAUSE).await;
+            tokio::time::sleep(super::prover::PAUSE).await;
         }
         reader.quarantine("another layer".to_owned());
         let proof = tokio::time::timeout(std::time::Duration::from_secs(10), proof);
@@ -874,7 +876,7 @@ async fn after_a_quarantine_nothing_more_is_fetched() {
         assert_eq!(reader.proof(), proof);
         assert_eq!(from.given(), stop.next_multiple_of(50_000));
         assert_eq!(from.opened.load(Ordering::Relaxed) > 0, stop > 0);
-        assert!(!reader.store.layer_dir(reader.slot()).join(BLOB).exists());
+        assert!(!reader.store().layer_dir(reader.slot()).join(BLOB).exists());
     }
 }
 
@@ -908,10 +910,10 @@ async fn when_the_disk_is_full_nothing_of_the_blob_stays() {
     let from = Arc::new(source(&claim.blob));
     let reader = claim.open(dir.path(), &from).await;
     claim.check_file(&reader, 5).await;
-    let blob = reader.store.layer_dir(reader.slot()).join(BLOB);
+    let blob = reader.store().layer_dir(reader.slot()).join(BLOB);
     assert!(blob.exists());
     // From now on nothing can be written.
-    let kept = reader.keeping.get().unwrap().try_take().unwrap().unwrap();
+    let kept = reader.keeping().get().unwrap().try_take().unwrap().unwrap();
     kept.release();
     let Proof::Stopped { why } = reader.prove(None).await else {
         panic!("{:?}", reader.proof());
@@ -958,7 +960,7 @@ async fn a_layer_that_waits_does_not_keep_others_waiting() {
     let proving = Arc::clone(&waits);
     let proof = tokio::spawn(async move { proving.prove(None).await });
     while down.opened.load(Ordering::Relaxed) == 0 {
-        tokio::time::sleep(super::PAUSE).await;
+        tokio::time::sleep(super::prover::PAUSE).await;
     }
     let limit = std::time::Duration::from_secs(60);
     let other = tokio::time::timeout(limit, reader.prove(None)).await;
@@ -981,9 +983,9 @@ async fn one_layer_is_proven_at_a_time() {
     let proving = Arc::clone(&one);
     let proof = tokio::spawn(async move { proving.prove(None).await });
     while sources[0].given() < 1_000_000 {
-        tokio::time::sleep(super::PAUSE).await;
+        tokio::time::sleep(super::prover::PAUSE).await;
     }
-    let waiting = tokio::time::timeout(10 * super::PAUSE, other.prove(None)).await;
+    let waiting = tokio::time::timeout(10 * super::prover::PAUSE, other.prove(None)).await;
     assert!(waiting.is_err(), "{waiting:?}");
     assert_eq!(other.proof(), Proof::Waiting);
     assert_eq!(sources[1].opened.load(Ordering::Relaxed), 0);

@@ -26,9 +26,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 pub use records::{DocumentCheck, ImageCheck, ImageMended, NameCheck};
 
-use super::files::{LayerFiles, Locked, read_if_there, remove_if_there};
-use super::{Finding, Slot, Store, StoreError};
+use super::error::StoreError;
+use super::slot::Slot;
+use super::{Cache, Store};
 use crate::source::BlobSource;
+use crate::store::disk::{Finding, LayerFiles, Locked, read_if_there, remove_if_there};
 use imgfs_formats::layer::{IndexError, LayerIndex, Span, SpanTable};
 use imgfs_formats::oci::{Algorithm, Descriptor, DiffId, Digest, Digester};
 
@@ -68,7 +70,7 @@ pub struct SpanRepair {
     pub error: Option<StoreError>,
 }
 
-impl Store {
+impl Cache {
     /// All indexes and layers that have files here.
     pub fn slots(&self) -> Result<Vec<Slot>, StoreError> {
         let mut slots: Vec<Slot> = (self.layers()?.into_iter().map(|(slot, _)| slot)).collect();
@@ -220,7 +222,9 @@ impl Store {
         check.bad_bytes = size_of(&index.spans, &check.bad);
         Ok(check)
     }
+}
 
+impl Store {
     /// Fetches spans (ascending) anew and looks at what is on the disk then. Must run on the runtime.
     pub async fn repair_spans(
         self: &Arc<Self>,
@@ -234,15 +238,20 @@ impl Store {
             .open_found(source, blob, slot.clone(), index.clone())
             .await?;
         let reader = opened.reader;
+        reader.doubt(bad);
         let error = reader.fetch_missing(bad, None).await.err();
         let fetched = reader.counters().fetched;
         let ids = bad.to_vec();
         let looked_at = tokio::task::spawn_blocking(move || {
             let mut buffer = Vec::new();
             ids.into_iter().all(|id| {
-                let span = reader.spans.get(id);
-                let is_marked = reader.files.is_marked(id).is_ok_and(|is_marked| is_marked);
-                is_marked && span.is_some_and(|span| is_right(&reader.files, id, span, &mut buffer))
+                let span = reader.spans().get(id);
+                let is_marked = reader
+                    .files()
+                    .is_marked(id)
+                    .is_ok_and(|is_marked| is_marked);
+                is_marked
+                    && span.is_some_and(|span| is_right(reader.files(), id, span, &mut buffer))
             })
         });
         Ok(SpanRepair {

@@ -3,9 +3,8 @@
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use super::super::documents::TagRecord;
-use super::super::files::{Locked, publish, read_if_there, remove_if_there};
-use super::super::{ImageRecord, Store, StoreError};
+use crate::store::disk::{ImageRecord, Locked, TagRecord, publish, read_if_there, remove_if_there};
+use crate::store::{Cache, StoreError};
 use imgfs_formats::oci::{Descriptor, Digest, Document, MAX_CONFIG_SIZE, Reference};
 
 /// What came of checking a cached name.
@@ -55,7 +54,7 @@ pub enum ImageMended {
     NoManifest,
 }
 
-impl Store {
+impl Cache {
     /// Checks all names. Damaged ones stay as they are: nobody believes them.
     pub fn check_names(&self) -> Result<Vec<NameCheck>, StoreError> {
         let mut checked = Vec::new();

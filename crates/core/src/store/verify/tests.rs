@@ -1,8 +1,8 @@
 //! What a check must not take away.
 
-use super::super::files::publish;
-use super::super::{DEFAULT_LIMIT, Trust};
 use super::*;
+use crate::store::disk::{Trust, publish};
+use crate::store::upkeep::DEFAULT_LIMIT;
 use imgfs_formats::oci::Descriptor;
 
 fn store() -> (tempfile::TempDir, Store) {

@@ -1,0 +1,15 @@
+//! Proving a layer that is read by an index that was found, and the DiffIds.
+
+mod blob;
+mod compare;
+mod diff_id;
+mod keep;
+mod proof;
+mod prover;
+mod segments;
+#[cfg(test)]
+mod tests;
+
+pub(in crate::store) use keep::Keeping;
+pub use proof::Proof;
+pub(in crate::store) use proof::ProofCell;

@@ -1,0 +1,13 @@
+//! What is done with whole images besides mounting them: pulling, comparing, verifying, publishing, lists of platforms.
+
+mod compare;
+mod lists;
+mod publish;
+mod pull;
+mod verify;
+
+pub use compare::{Compared, Comparison, Cost, Differences, Unopened};
+pub use lists::{BlobsPlaced, ListPush, Lists, PushedList, PushedMember, member_of};
+pub use publish::{PublishedImage, PublishedLayer, build, builds, publish};
+pub use pull::{Pulled, PulledLayer, Puller};
+pub use verify::{Damage, Kind, Outcome, Tally, Verified, Verifying, verify};
