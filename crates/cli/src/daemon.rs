@@ -29,7 +29,7 @@ pub(super) async fn serve(
         }
         time::say_freshness(mounting.freshness(), quiet);
         let _shown = progress::show(mounting.downloads(), quiet);
-        anyhow::Ok(mounting.start().await?)
+        anyhow::Ok(Box::pin(mounting.start()).await?)
     };
     let mounted: Mounted = tokio::select! {
         mounted = opening => mounted.with_context(|| format!("cannot mount {asked_for}"))?,

@@ -69,3 +69,65 @@ pub(super) fn words(hint: &Hint) -> String {
     }
     .to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Users know these sentences, and look for them.
+    #[test]
+    fn hints_name_flags_and_commands() {
+        let check = |hint: Hint, expected: &str| assert_eq!(words(&hint), expected, "{hint:?}");
+        let host = || "h".to_owned();
+        check(
+            Hint::AskRegistry { offline: true },
+            "try again without --offline or --pull=never",
+        );
+        check(
+            Hint::AskRegistry { offline: false },
+            "try again without --pull=never",
+        );
+        check(
+            Hint::LogIn {
+                host: host(),
+                again: true,
+            },
+            "log in again with `imgfs login h`",
+        );
+        check(
+            Hint::LogIn {
+                host: host(),
+                again: false,
+            },
+            "log in with `imgfs login h`",
+        );
+        check(
+            Hint::ListTags { host: host() },
+            "`imgfs tags h/NAME` lists its tags",
+        );
+        check(
+            Hint::CredentialsFile { host: host() },
+            "name another file with --authfile, or log in to h",
+        );
+        check(
+            Hint::AcceptTrust {
+                trust: "claimed",
+                or_key: true,
+            },
+            "use it with --require=claimed, or name the key that signed it with --index-key",
+        );
+        check(
+            Hint::AcceptTrust {
+                trust: "claimed",
+                or_key: false,
+            },
+            "use it with --require=claimed",
+        );
+        check(
+            Hint::Unmount { dir: "/m".into() },
+            "run `imgfs unmount /m` first",
+        );
+        check(Hint::RaiseLimit, "raise --cache-limit");
+        check(Hint::Words("check the network"), "check the network");
+    }
+}

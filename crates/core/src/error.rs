@@ -72,9 +72,10 @@ impl EngineError {
 
     /// A failure with these words and what to do about it, which is said behind them.
     pub fn with_hint(kind: ErrorKind, words: impl fmt::Display, hint: Hint) -> Self {
+        let told = Self::new(kind, format!("{words}: {hint}"));
         Self {
-            hint: Some(hint.clone()),
-            ..Self::new(kind, format!("{words}: {hint}"))
+            hint: Some(hint),
+            ..told
         }
     }
 

@@ -34,6 +34,7 @@ pub mod error;
 pub mod hint;
 pub mod image;
 pub mod indexes;
+mod memory;
 mod polite;
 pub mod prefetch;
 pub mod serve;

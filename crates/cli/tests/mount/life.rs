@@ -247,10 +247,11 @@ fn the_daemon_keeps_no_directory_and_no_terminal_busy() {
         return;
     };
     let mount = world.mount(&world.put(&small()), &[]);
+    let id = world.status(&mount)["id"].as_str().unwrap().to_owned();
     for number in 0..3 {
         let target = std::fs::read_link(format!("/proc/{}/fd/{number}", mount.pid)).unwrap();
         let target = target.to_string_lossy().into_owned();
-        let is_detached = target == "/dev/null" || target.ends_with(&format!("/{}.log", mount.pid));
+        let is_detached = target == "/dev/null" || target.ends_with(&format!("/{id}.log"));
         assert!(is_detached, "{number}: {target}");
     }
 }

@@ -216,11 +216,13 @@ impl World {
 
     /// What a mount's process has said since the mount was ready.
     pub fn log(&self, mount: &Mount) -> String {
-        let path = self.path(&format!("imgfs/{}.log", mount.pid));
+        let status = self.status(mount);
+        let id = status["id"].as_str().unwrap();
+        let path = self.path(&format!("imgfs/{id}.log"));
         let path = if path.exists() {
             path
         } else {
-            format!("/run/imgfs/{}.log", mount.pid).into()
+            format!("/run/imgfs/{id}.log").into()
         };
         std::fs::read_to_string(path).unwrap()
     }

@@ -9,7 +9,6 @@
 
 mod cached;
 mod known;
-mod memory;
 mod opened;
 mod peek;
 mod resolve;

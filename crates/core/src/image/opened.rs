@@ -17,6 +17,7 @@ use crate::error::{Expected, Result};
 use crate::indexes::{
     FoundLayer, MidstatesBlob, Search, hide_format_files, hides_format_files, stream_instead,
 };
+use crate::memory;
 use crate::store::{LayerReader, OpenLayer, Progress, Store, Trust};
 use crate::view::ImageFs;
 use imgfs_formats::layer::Toc;
@@ -164,7 +165,7 @@ impl Opened {
         let (mut layers, image, origins) = OpenLayers::open(store, prepared, downloads).await?;
         let opened = layers.merge(store, image, origins, Some(trees)).await?;
         drop(layers);
-        super::memory::give_back();
+        memory::give_back();
         Ok(opened)
     }
 

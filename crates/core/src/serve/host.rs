@@ -35,12 +35,14 @@ impl Host {
     /// Gets an image as far as it costs next to nothing: finds out which it is, and the indexes of its layers. Must run on
     /// a runtime, which serves the mount, too.
     pub async fn prepare(&self, request: MountRequest) -> Result<Mounting> {
-        Mounting::prepare(Arc::clone(&self.0), request).await
+        // Large futures, as finding an image takes many steps.
+        Box::pin(Mounting::prepare(Arc::clone(&self.0), request)).await
     }
 
     /// Mounts an image: [`Host::prepare`] and [`Mounting::start`] in one.
     pub async fn mount(&self, request: MountRequest) -> Result<Mounted> {
-        self.prepare(request).await?.start().await
+        let mounting = self.prepare(request).await?;
+        Box::pin(mounting.start()).await
     }
 
     /// The mounts that are being served, in the order of their ids.

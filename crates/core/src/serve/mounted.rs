@@ -19,6 +19,7 @@ use super::runtime_dir::MountId;
 use super::status::{Live, MountStatus};
 use crate::error::{Expected, Result};
 use crate::image::Opened;
+use crate::memory;
 use crate::store::Store;
 
 /// A mount of this process. Clones are the same mount; when the last one is gone and nobody has unmounted it, it is taken
@@ -27,7 +28,6 @@ use crate::store::Store;
 pub struct Mounted(Arc<Shared>);
 
 pub(super) struct Shared {
-    id: MountId,
     store: Arc<Store>,
     unmounter: Unmounter,
     live: Arc<Live>,
@@ -42,7 +42,7 @@ impl Mounted {
 
     /// Its id.
     pub fn id(&self) -> &MountId {
-        &self.0.id
+        &self.record().id
     }
 
     /// What is mounted where.
@@ -98,7 +98,6 @@ impl Drop for Shared {
 /// A mount whose session has just begun.
 pub(super) struct Serving {
     pub(super) host: Arc<Inner>,
-    pub(super) id: MountId,
     pub(super) span: tracing::Span,
     pub(super) store: Arc<Store>,
     pub(super) opened: Opened,
@@ -111,20 +110,20 @@ impl Serving {
     pub(super) fn begin(self) -> Mounted {
         let Self {
             host,
-            id,
             span,
             store,
             opened,
             session,
             record,
         } = self;
+        let id = record.id.clone();
         let live = Arc::new(Live::new(record, Arc::clone(&store), &opened));
         let mut tasks = Tasks {
             set: JoinSet::new(),
             span: span.clone(),
         };
         // Serving goes on without: only other processes miss it.
-        match live.listen(&host.runtime_dir, &id) {
+        match live.listen(&host.runtime_dir) {
             Ok(listener) => tasks.spawn(Arc::clone(&live).answer(listener)),
             Err(err) => tracing::warn!("no status of this mount: {err:#}"),
         }
@@ -151,7 +150,6 @@ impl Serving {
         drop(opened);
         let (sender, ended) = watch::channel(None);
         let shared = Arc::new(Shared {
-            id: id.clone(),
             store,
             unmounter: session.unmounter,
             live,
@@ -162,6 +160,7 @@ impl Serving {
             // Its thread sends, or has panicked, which nothing here can mend.
             let result = session.ended.await.unwrap_or(Ok(()));
             tasks.set.shutdown().await;
+            memory::give_back();
             host.runtime_dir.remove(&id);
             host.forget(&id);
             sender.send_replace(Some(Arc::new(result)));

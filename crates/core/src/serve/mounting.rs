@@ -74,7 +74,8 @@ impl Mounting {
             let prepared = Prepared::find(&store, image).await;
             Ok::<_, EngineError>((cleared, store, freshness, prepared))
         };
-        let (cleared, store, freshness, prepared) = preparing.instrument(span.clone()).await?;
+        let (cleared, store, freshness, prepared) =
+            Box::pin(preparing.instrument(span.clone())).await?;
         Ok(Self {
             downloads: prepared.downloads(),
             host,
@@ -139,6 +140,7 @@ impl Mounting {
         let session = session.expected("mounting stopped")??;
         let manifest = opened.image.resolved.manifest_digest();
         let record = MountRecord {
+            id,
             pid: std::process::id(),
             mountpoint: session.unmounter.mountpoint().to_owned(),
             reference: options.source,
@@ -150,7 +152,6 @@ impl Mounting {
         };
         Ok(Serving {
             host,
-            id,
             span,
             store,
             opened,

@@ -16,6 +16,9 @@ const POLL: Duration = Duration::from_millis(5);
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountRecord {
+    /// Its id; empty from versions that named records by their process.
+    #[serde(default)]
+    pub id: MountId,
     /// The process that serves it.
     pub pid: u32,
     /// Where it is mounted: absolute, links resolved.
@@ -34,8 +37,6 @@ pub struct MountRecord {
 /// A mount that runs, and its record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningMount {
-    /// Its id.
-    pub id: MountId,
     /// What is mounted where.
     pub record: MountRecord,
     dir: RuntimeDir,
@@ -43,12 +44,12 @@ pub struct RunningMount {
 
 impl MountRecord {
     /// Writes it down.
-    pub(super) fn publish(&self, dir: &RuntimeDir, id: &MountId) -> Result<()> {
+    pub(super) fn publish(&self, dir: &RuntimeDir) -> Result<()> {
         let place = dir.open()?;
         let mut file = tempfile::NamedTempFile::new_in(place)
             .within(|| format!("cannot write {}", place.display()))?;
         serde_json::to_writer(&mut file, self)?;
-        let path = dir.record(id);
+        let path = dir.record(&self.id);
         (file.persist(&path).map_err(|err| err.error))
             .within(|| format!("cannot write {}", path.display()))?;
         Ok(())
@@ -77,7 +78,7 @@ impl RunningMount {
 
     /// The socket that answers with its status.
     pub(super) fn socket(&self) -> PathBuf {
-        self.dir.socket(&self.id)
+        self.dir.socket(&self.record.id)
     }
 
     /// Whether its socket takes connections. A process id alone may have been used again.
@@ -103,18 +104,18 @@ pub fn running_mounts(dir: &RuntimeDir) -> Result<Vec<RunningMount>> {
         let Ok(bytes) = std::fs::read(&path) else {
             continue;
         };
-        let Ok(record) = serde_json::from_slice::<MountRecord>(&bytes) else {
+        let Ok(mut record) = serde_json::from_slice::<MountRecord>(&bytes) else {
             continue;
         };
+        record.id = MountId::named(name);
         let mount = RunningMount {
-            id: MountId::named(name),
             record,
             dir: dir.clone(),
         };
         if mount.is_served() {
             mounts.push(mount);
         } else {
-            dir.remove(&mount.id);
+            dir.remove(&mount.record.id);
         }
     }
     mounts.sort_by(|one, other| one.record.mountpoint.cmp(&other.record.mountpoint));

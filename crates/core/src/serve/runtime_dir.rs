@@ -15,6 +15,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{EngineError, ErrorKind, Result, Within};
 use crate::hint::Hint;
 
@@ -23,7 +25,7 @@ use crate::hint::Hint;
 pub struct RuntimeDir(PathBuf);
 
 /// Names a mount among all that run and ever ran.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MountId(String);
 
 impl MountId {

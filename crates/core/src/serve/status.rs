@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 
 use super::record::{MountRecord, RunningMount};
-use super::runtime_dir::{MountId, RuntimeDir};
+use super::runtime_dir::RuntimeDir;
 use crate::error::{Result, Within};
 use crate::image::{LayerOrigin, Opened};
 use crate::source::BlobSource;
@@ -177,16 +177,12 @@ impl Live {
     }
 
     /// Makes the mount known: the socket, then the record. Must run on the runtime.
-    pub(super) fn listen(
-        &self,
-        dir: &RuntimeDir,
-        id: &MountId,
-    ) -> Result<tokio::net::UnixListener> {
+    pub(super) fn listen(&self, dir: &RuntimeDir) -> Result<tokio::net::UnixListener> {
         dir.open()?;
-        let path = dir.socket(id);
+        let path = dir.socket(&self.record.id);
         let listener = tokio::net::UnixListener::bind(&path)
             .within(|| format!("cannot listen on {}", path.display()))?;
-        self.record.publish(dir, id)?;
+        self.record.publish(dir)?;
         Ok(listener)
     }
 

@@ -89,7 +89,7 @@ async fn refusals_say_how_to_log_in() {
         }
         check(&right, "good").await;
         check(&wrong, "auth.json are not accepted").await;
-        check(&options(), "log in with `imgfs login 127.0.0.1:").await;
+        check(&options(), "log in to 127.0.0.1:").await;
     }
     registry.require_token(None);
     check(&options(), "good").await;

@@ -272,7 +272,7 @@ async fn given_credentials_hold_for_their_host_only() {
     };
     assert!(resolve(&one, &options).await.contains("GET r 200"));
     let said = resolve(&other, &options).await;
-    assert!(said.contains("log in with"), "{said}");
+    assert!(said.contains("log in to"), "{said}");
     let sent = other.requests();
     assert!(sent.iter().all(|seen| seen.authorization.is_none()));
 }

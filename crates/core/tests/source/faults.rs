@@ -123,7 +123,7 @@ async fn what_will_not_pass_is_reported_with_the_next_step() {
         assert_eq!(sent, requests, "{err}");
     };
     check(Fault::Status(404), 1, "has no blob r@sha256:").await;
-    check(Fault::Status(403), 1, "log in with `imgfs login 127.0.0.1:").await;
+    check(Fault::Status(403), 1, "log in to 127.0.0.1:").await;
     check(Fault::Status(501), 1, "unexpected status 501").await;
     check(
         Fault::Status(500),

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use super::connect::connect;
 use super::tree::Fuse;
 use crate::error::Result;
+use crate::memory;
 use crate::view::ImageFs;
 use imgfs_formats::tree::Ino;
 
@@ -165,6 +166,7 @@ pub(crate) fn serve(
         mountpoint: mountpoint.to_owned(),
         source,
     };
+    memory::keep_large_buffers_apart();
     // Unmounting must name the same place whatever becomes of the working directory.
     let place = mountpoint.canonicalize().map_err(failed)?;
     let device = connect(&place, options).map_err(failed)?;

@@ -70,7 +70,7 @@ fn login_changes_one_entry() {
         "config.json",
         "",
         "h/a/b",
-        "/config.json keeps one login for each registry, none for h/a/b: name another file with --authfile, or log in to h",
+        "/config.json keeps one login for each registry, none for h/a/b: name another file of credentials, or log in to h",
     );
     // Order, unknown fields and numbers stay.
     check(

@@ -122,7 +122,7 @@ impl LayerReader {
         if counters.cached == counters.size {
             return Ok(());
         }
-        let dir = self.store().layer_dir(&self.slot());
+        let dir = self.store().layer_dir(self.slot());
         let cause = "it cannot be written: is the disk full?";
         Err(StoreError::io("keep all of", &dir)(std::io::Error::other(
             cause,

@@ -403,7 +403,7 @@ impl Prover<'_> {
         let fetch = |cause| StoreError::Fetch { layer, cause };
         let source = self.reader.source();
         let mut stream = source
-            .open(&self.reader.blob(), range)
+            .open(self.reader.blob(), range)
             .await
             .map_err(fetch)?;
         while let Some(piece) = stream.next().await {
@@ -432,10 +432,10 @@ impl Prover<'_> {
         own: &Arc<LayerReader>,
         diff_id: Option<DiffId>,
     ) -> Result<Proof, StoreError> {
-        if let Some(expected) = diff_id {
-            if let Some(found) = own.find_diff_id(&expected).await? {
-                self.reader.check_diff_id(&expected, &found);
-            }
+        if let Some(expected) = diff_id
+            && let Some(found) = own.find_diff_id(&expected).await?
+        {
+            self.reader.check_diff_id(&expected, &found);
         }
         self.take().await?.remove()?;
         Ok(Proof::Proven)

@@ -374,7 +374,7 @@ async fn a_right_index_is_proven_and_no_byte_is_fetched_twice() {
         assert_eq!(known, Some(claim.diff_id()));
         assert!(disk_usage(&found) > 0);
         assert_eq!(reader.store().enforce_limit().unwrap().layers, 0, "in use");
-        let store = Arc::clone(&reader.store());
+        let store = Arc::clone(reader.store());
         drop(reader);
         assert_eq!(store.enforce_limit().unwrap().layers, 1);
         assert_eq!(disk_usage(&found), 0, "nobody needs it any more");
@@ -398,7 +398,7 @@ async fn contradicted(claim: Claim, expected: &str) {
         "{refused:?}"
     );
     assert!(reader.try_read_at(0, &mut bytes).is_err());
-    let (store, slot) = (Arc::clone(&reader.store()), reader.slot().clone());
+    let (store, slot) = (Arc::clone(reader.store()), reader.slot().clone());
     assert_eq!(store.refusal(&slot).unwrap(), Some(what));
     assert!(store.found_indexes(slot.layer()).unwrap().is_empty());
     assert!(store.load_index(&slot, false).unwrap().is_none());
@@ -715,7 +715,7 @@ async fn eviction_takes_what_is_kept_of_the_blob() {
     let blob = reader.store().layer_dir(reader.slot()).join(BLOB);
     let used = reader.store().data_usage().unwrap();
     assert!(blob.exists());
-    let (length, store) = (blob.metadata().unwrap().len(), Arc::clone(&reader.store()));
+    let (length, store) = (blob.metadata().unwrap().len(), Arc::clone(reader.store()));
     assert!(used > length, "data and blob: {used}, {length}");
     assert_eq!(store.evict_all().unwrap().in_use, 1);
     assert!(blob.exists());

@@ -276,7 +276,7 @@ impl LayerReader {
             match self.shared.state(id) {
                 SpanState::Ready => {}
                 SpanState::Missing => from_disk = false,
-                _ => from_disk &= self.verify_on_disk(id),
+                SpanState::Unknown => from_disk &= self.verify_on_disk(id),
             }
         }
         if from_disk {
@@ -329,7 +329,7 @@ impl LayerReader {
         match self.shared.state(id) {
             SpanState::Ready => true,
             SpanState::Missing => self.recent(id).is_some(),
-            _ => self.verify_on_disk(id) || self.recent(id).is_some(),
+            SpanState::Unknown => self.verify_on_disk(id) || self.recent(id).is_some(),
         }
     }
 

@@ -241,7 +241,10 @@ mod tests {
             let err = format!("{:#}", lists.get(&name).unwrap_err());
             let path = lists.path(&name);
             assert!(err.contains(path.to_str().unwrap()), "{err}");
-            assert!(err.contains("imgfs manifest rm r.example/l:1"), "{err}");
+            assert!(
+                err.contains("remove r.example/l:1 and create the list again"),
+                "{err}"
+            );
             assert!(err.contains(expected), "{err}");
         };
         check("", "EOF");

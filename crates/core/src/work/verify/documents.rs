@@ -55,12 +55,11 @@ impl Check<'_> {
                 let name = reference.clone();
                 let name = name.unwrap_or_else(|| format!("refs/{file}"));
                 let mut damage = name_damage(name, "it cannot be read");
-                let again = match &reference {
-                    Some(reference) => self.ask_again(reference).await,
-                    None => {
-                        let words = "nothing says what it was the name of";
-                        Err(EngineError::new(ErrorKind::NotFound, words))
-                    }
+                let again = if let Some(reference) = &reference {
+                    self.ask_again(reference).await
+                } else {
+                    let words = "nothing says what it was the name of";
+                    Err(EngineError::new(ErrorKind::NotFound, words))
                 };
                 if let Ok(Some(bytes)) = again {
                     damage.outcome = Outcome::Repaired;
@@ -180,8 +179,9 @@ impl Check<'_> {
             Ok(ImageMended::NoManifest) => {
                 damage.outcome = Outcome::Kept;
                 let hint = Hint::Prune;
-                damage.reason += &format!(
-                    ", and its manifest, from which it could be made anew, is not here: {hint}"
+                damage.reason = format!(
+                    "{}, and its manifest, from which it could be made anew, is not here: {hint}",
+                    damage.reason
                 );
             }
             Err(err) => damage.kept(&err.into()),

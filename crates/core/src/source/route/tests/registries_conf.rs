@@ -76,7 +76,7 @@ fn registries_conf_replaces_prefixes() {
         &[
             "blocked.io/library/x is blocked by",
             REGISTRIES,
-            "registry explain --help",
+            "write an entry for it into imgfs's own configuration",
         ],
     );
     machine.check_error(
