@@ -9,6 +9,7 @@ pub(super) fn words(hint: &Hint) -> String {
         Hint::AskRegistry { offline: false } => "try again without --pull=never",
         Hint::Pull => "`imgfs pull` brings it there",
         Hint::PullAndCheck => "`imgfs pull` the image, then check again",
+        Hint::ListImages => "`imgfs images` lists what is there",
         Hint::Prune => "`imgfs prune` removes it",
         Hint::RaiseLimit => "raise --cache-limit",
         Hint::ListTags { host } => return format!("`imgfs tags {host}/NAME` lists its tags"),

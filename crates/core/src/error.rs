@@ -14,6 +14,7 @@ use imgfs_formats::oci::{
 use imgfs_formats::tree::{PathError, TreeError};
 
 use crate::hint::Hint;
+use crate::prefetch::WalkError;
 use crate::serve::MountError;
 use crate::source::{CredentialsError, RouteError, SourceError};
 use crate::store::StoreError;
@@ -226,6 +227,12 @@ impl From<std::io::Error> for EngineError {
     }
 }
 
+impl From<rustix::io::Errno> for EngineError {
+    fn from(err: rustix::io::Errno) -> Self {
+        std::io::Error::from(err).into()
+    }
+}
+
 impl From<MountError> for EngineError {
     fn from(err: MountError) -> Self {
         Self::of(io_kind(err.cause()), err)
@@ -247,6 +254,16 @@ impl From<FsError> for EngineError {
             | FsError::WrongKind { .. }
             | FsError::NothingToSeek(_)
             | FsError::InvalidWhence(_) => ErrorKind::Invalid,
+        };
+        Self::of(kind, err)
+    }
+}
+
+impl From<WalkError> for EngineError {
+    fn from(err: WalkError) -> Self {
+        let kind = match &err {
+            WalkError::BrokenLink { .. } => ErrorKind::NotFound,
+            WalkError::Read { source, .. } => store_kind(source),
         };
         Self::of(kind, err)
     }

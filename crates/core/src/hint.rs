@@ -21,6 +21,8 @@ pub enum Hint {
     Pull,
     /// Bring the whole image into the cache, then check it again.
     PullAndCheck,
+    /// Look at what images there are.
+    ListImages,
     /// Remove what no image needs.
     Prune,
     /// Let the cache have more space.
@@ -122,6 +124,7 @@ impl Hint {
             Self::AskRegistry { .. } => "let the registry be asked",
             Self::Pull => "pull it",
             Self::PullAndCheck => "pull the image, then check again",
+            Self::ListImages => "list the images to see what is there",
             Self::Prune => "pruning removes it",
             Self::RaiseLimit => "raise the cache's limit",
             Self::ListTags { host } => return format!("list its tags on {host}"),

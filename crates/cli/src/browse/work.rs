@@ -16,11 +16,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::contents::Contents;
 use super::model::{Effect, ImageInfo, Listed, Message, PIECE};
 use super::screen;
-use crate::cp::Copy;
 use crate::{output, time};
 use imgfs_core::image::{Image, LayerProgress, Opened, Prepared, Request};
 use imgfs_core::store::Store;
 use imgfs_core::view::ImageFs;
+use imgfs_core::work::Unpacking;
 use imgfs_formats::oci::Digest;
 use imgfs_formats::tree::Ino;
 
@@ -263,10 +263,10 @@ async fn copy(
         here.join(&dest).symlink_metadata().is_err(),
         "./{shown} exists: imgfs cp replaces files, here another name is needed"
     );
-    let mut copy = Copy::new(fs, ino)?;
-    begun(&copy.written, copy.bytes());
+    let mut copy = Unpacking::new(fs, ino)?;
+    begun(copy.written(), copy.bytes());
     copy.node(ino, &here.join(&dest)).await?;
-    Ok(match copy.skipped {
+    Ok(match copy.skipped() {
         0 => format!("copied to ./{shown}"),
         skipped => {
             format!("copied to ./{shown} without {skipped} device nodes: those need root")

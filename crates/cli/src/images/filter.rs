@@ -7,8 +7,9 @@ use anyhow::Context;
 use globset::{GlobBuilder, GlobMatcher};
 use jiff::Timestamp;
 
-use super::known::{Images, Name};
+use crate::globals::environment;
 use crate::time;
+use imgfs_core::work::{Images, Name};
 
 /// One filter, as written.
 #[derive(Debug, Clone)]
@@ -75,7 +76,7 @@ impl Filters {
     pub(super) fn new(filters: &[Filter], images: &Images) -> anyhow::Result<Self> {
         let mut all = Self::default();
         let created = |text: &str| {
-            let created = images.created(images.find_one(text)?);
+            let created = images.created(images.find_one(text, &environment().configuration)?);
             created.with_context(|| format!("it is not known when {text} was made"))
         };
         for filter in filters {

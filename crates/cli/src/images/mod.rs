@@ -1,7 +1,6 @@
 //! `imgfs images`: what images the cache knows, and what of them is here.
 
 mod filter;
-mod known;
 mod prune;
 mod rm;
 
@@ -11,9 +10,12 @@ use serde::Serialize;
 use super::format::{Field, Format, Listing};
 use super::globals::Globals;
 use super::{output, time};
+use crate::globals::runtime_dir;
 use filter::{Filter, Filters, pattern};
+use imgfs_core::serve::running_mounts;
 use imgfs_core::source::host_platform;
-use known::{Images, Name, Sizes};
+use imgfs_core::store::Store;
+use imgfs_core::work::{Images, MountedImage, Name, Sizes, Users};
 
 pub(super) use prune::{PruneArgs, prune};
 pub(super) use rm::{RmArgs, rm};
@@ -129,7 +131,9 @@ pub(super) fn images(globals: &Globals, args: &ImagesArgs) -> anyhow::Result<()>
     for i in images.newest_first() {
         let mut names = images.names(i);
         if let Some(wanted) = &args.name {
-            names.retain(|name| name.is_below(wanted, pattern.as_ref()));
+            let matches =
+                |form: &str| (pattern.as_ref()).is_some_and(|pattern| pattern.is_match(form));
+            names.retain(|name| name.is_below(wanted, matches));
         }
         names.retain(|name| filters.take_name(name));
         if !names.is_empty() && filters.take(&images, i) {
@@ -260,4 +264,17 @@ fn info(images: &Images, i: usize) -> ImageInfo {
         first_seen: record.map(|record| record.first_seen),
         last_used: record.map(|record| record.last_used),
     }
+}
+
+/// Who keeps images of this cache from being removed.
+fn users(store: &Store) -> anyhow::Result<Users> {
+    let mounts = running_mounts(&runtime_dir())?.into_iter();
+    let mounts = mounts
+        .map(|mount| mount.record)
+        .filter(|record| record.uses(store));
+    let mounts = mounts.map(|record| MountedImage {
+        manifest: record.manifest,
+        mountpoint: record.mountpoint,
+    });
+    Ok(Users::load(store, mounts.collect())?)
 }

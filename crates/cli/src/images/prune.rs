@@ -6,10 +6,11 @@ use anyhow::Context;
 use clap::Args;
 
 use super::filter::{Filter, Filters};
-use super::known::{Images, Users};
 use super::rm::Gone;
+use super::users;
 use crate::globals::Globals;
 use crate::output;
+use imgfs_core::work::Images;
 
 /// Remove images that have no tag, and whatever no image refers to.
 #[derive(Args)]
@@ -47,7 +48,7 @@ pub(crate) fn prune(globals: &Globals, args: &PruneArgs) -> anyhow::Result<()> {
     let removal = store.removal()?;
     let images = Images::load(&store)?;
     let filters = Filters::new(&args.filter, &images)?;
-    let users = Users::load(&store)?;
+    let users = users(&store)?;
     let mut going: Vec<usize> = (images.all())
         .filter(|i| args.all || images.get(*i).tags.is_empty())
         .filter(|i| filters.take(&images, *i))

@@ -7,10 +7,13 @@ use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
 
-use super::known::{Images, NotFound, Target, Users, is_beside};
+use super::users;
 use crate::globals::Globals;
+use crate::globals::environment;
 use crate::output;
+use imgfs_core::error::{EngineError, ErrorKind};
 use imgfs_core::store::{Removal, Store, Swept, TagRecord};
+use imgfs_core::work::{Images, Target, Users, is_beside};
 
 /// Remove images from the cache.
 #[derive(Args)]
@@ -61,17 +64,18 @@ pub(crate) fn rm(globals: &Globals, args: &RmArgs) -> anyhow::Result<ExitCode> {
     let store = globals.store()?;
     let removal = store.removal()?;
     let images = Images::load(&store)?;
-    let users = Users::load(&store)?;
+    let users = users(&store)?;
     let mut gone = Gone::default();
     let mut problems = Vec::new();
     for text in &args.images {
-        let target = images.find(text);
+        let target = images.find(text, &environment().configuration);
+        let target = target.map_err(anyhow::Error::from);
         let added = target.and_then(|target| gone.add(&images, &users, text, target, args.force));
         problems.extend(added.err());
     }
     let failed = problems
         .iter()
-        .any(|problem| !args.force || !problem.is::<NotFound>());
+        .any(|problem| !args.force || !is_unknown(problem));
     let removed = gone.remove(&store, removal, &images, false);
     // Who reads them may be slow, and until now nobody could record an image.
     for problem in problems {
@@ -242,4 +246,10 @@ impl Removed {
 fn short(reference: &str) -> String {
     let parsed = reference.parse::<imgfs_formats::oci::Reference>();
     parsed.map_or_else(|_| reference.to_owned(), |parsed| parsed.short())
+}
+
+/// Whether an error says that nothing here is called that.
+fn is_unknown(problem: &anyhow::Error) -> bool {
+    let engine = problem.downcast_ref::<EngineError>();
+    engine.is_some_and(|err| err.kind() == ErrorKind::NotFound)
 }

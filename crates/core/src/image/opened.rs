@@ -18,6 +18,7 @@ use crate::indexes::{
     FoundLayer, MidstatesBlob, Search, hide_format_files, hides_format_files, stream_instead,
 };
 use crate::memory;
+use crate::prefetch::Landmarks;
 use crate::store::{LayerReader, OpenLayer, Progress, Store, Trust};
 use crate::view::ImageFs;
 use imgfs_formats::layer::Toc;
@@ -141,14 +142,14 @@ impl Prepared {
 }
 
 impl Opened {
-    /// What the makers of the layers' indexes want fetched first: bytes of the blobs.
-    pub fn prefetches(&self) -> Vec<(Arc<LayerReader>, Vec<Range<u64>>)> {
+    /// What the makers of the layers' indexes want fetched first.
+    pub fn landmarks(&self) -> Vec<Landmarks> {
         let mut wanted = Vec::new();
         for layer in &self.layers {
             let origin = self.origins.get(layer.digest());
             let parts = origin.map_or(&[][..], |origin| &origin.prefetch);
             if !parts.is_empty() {
-                wanted.push((Arc::clone(layer), parts.to_vec()));
+                wanted.push(Landmarks::new(Arc::clone(layer), parts.to_vec()));
             }
         }
         wanted

@@ -12,9 +12,10 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::elf::{Headers, MAX_DYNAMIC};
+use super::programs::Programs;
 use crate::store::LayerReader;
-use crate::view::{Extents, ImageFs};
-use imgfs_formats::tree::{Ino, Tree};
+
+use imgfs_formats::tree::{Extents, Ino, Tree};
 
 /// Longest name or list of directories that is read.
 const MAX_STRING: u64 = 4096;
@@ -59,34 +60,36 @@ struct Whole<'a> {
     place: Range<u64>,
 }
 
-impl ImageFs {
-    /// Fetches what the program or library `ino`, all of which is here, needs to start, without waiting for it: may run on
-    /// any thread. Looks at each file once.
+impl Programs {
+    /// Fetches what the program or library `ino`, all of which is here, needs to start, without waiting for it. Reads the
+    /// disk. Looks at each file once.
     pub(crate) fn fetch_libraries(self: &Arc<Self>, ino: Ino) {
         if !self.libraries.lock().seen.insert(ino) {
             return;
         }
         for needed in self.needs(ino).unwrap_or_default() {
             let Some(file) = self
-                .whole(needed)
+                .in_one_piece(needed)
                 .filter(|file| !file.layer.is_marked_here(file.place.clone()))
             else {
                 continue;
             };
-            let image = Arc::clone(self);
+            let programs = Arc::clone(self);
             file.layer.runtime().spawn(async move {
-                if let Err(err) = image.fetch_whole(needed, false).await {
+                if let Err(err) = programs.fetch_whole(needed, false).await {
                     tracing::debug!("fetching a library ahead: {err}");
                     return;
                 }
-                image.fetch_libraries(needed);
+                let on = tokio::task::spawn_blocking(move || programs.fetch_libraries(needed));
+                // It only hints.
+                let _ended = on.await;
             });
         }
     }
 
     /// The files that a program needs to start, as far as they are found.
     fn needs(&self, ino: Ino) -> Option<Vec<Ino>> {
-        let program = self.whole(ino)?;
+        let program = self.in_one_piece(ino)?;
         let headers = Headers::parse(&program.read(0..MAX_HEAD)?)?;
         let mut found = Vec::new();
         if let Some(place) = headers.interpreter.clone() {
@@ -131,7 +134,7 @@ impl ImageFs {
         let limit = if is_cache {
             MAX_LOADER_CACHE
         } else {
-            self.executable_limit()
+            self.limit()
         };
         (self.tree.node(ino)).is_some_and(|node| node.is_file() && node.size() <= limit)
     }
@@ -151,13 +154,13 @@ impl ImageFs {
         }
     }
 
-    fn whole(&self, ino: Ino) -> Option<Whole<'_>> {
-        let (layer, extents, _) = self.extents(ino).ok()?;
-        let Extents::One(extent) = extents else {
+    fn in_one_piece(&self, ino: Ino) -> Option<Whole<'_>> {
+        let stored = self.tree.stored(ino)?;
+        let Extents::One(extent) = stored.extents else {
             return None;
         };
         Some(Whole {
-            layer: self.layers.get(layer)?,
+            layer: self.layers.get(stored.layer)?,
             place: extent.layer_offset..extent.layer_offset.checked_add(extent.length)?,
         })
     }

@@ -1,11 +1,21 @@
-//! Who will need what next: programs and their libraries, walks over many files.
+//! Who will need what next, above the store: what readers needed comes in, ranges of layers go out to be fetched.
+//!
+//! ```text
+//! a reader needed                   what is fetched                              where
+//! the start of a program            the rest of it, then its libraries           programs, libraries (elf)
+//! some of the files of a walk       the next ones, in long runs                  walk
+//! a mount                           what its index's maker wants first           landmarks
+//! a span                            its neighbours in tar order                  store/read/neighbours
+//! ```
+//!
+//! The last one stays in the store, as it knows spans alone.
 
 mod elf;
+mod landmarks;
 mod libraries;
 mod programs;
-mod sequence;
+mod walk;
 
-pub(crate) use libraries::Libraries;
-pub use programs::EXECUTABLE_LIMIT;
-pub(crate) use programs::Executables;
-pub use sequence::FilesInOrder;
+pub use landmarks::Landmarks;
+pub use programs::{EXECUTABLE_LIMIT, Programs};
+pub use walk::{FilesInOrder, WalkError};

@@ -10,110 +10,126 @@
 //! each program and each library.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::view::{Extents, FsError, ImageFs, Plan};
-use imgfs_formats::tree::Ino;
+use super::libraries::Libraries;
+use crate::store::{LayerReader, StoreError};
+use imgfs_formats::tree::{Extents, Ino, Tree};
 
 /// Larger programs are fetched as they are read. 64 MiB holds nearly all programs and libraries, and takes three
 /// seconds at 200 Mbit/s.
 pub const EXECUTABLE_LIMIT: u64 = 64 << 20;
 
-/// Which programs are here.
-#[derive(Debug, Default)]
-pub(crate) struct Executables {
+/// The programs and libraries of an image: which of them are here, and what they need.
+pub struct Programs {
+    pub(super) tree: Arc<Tree>,
+    pub(super) layers: Vec<Arc<LayerReader>>,
+    pub(super) libraries: Libraries,
     /// Size of the largest file that is fetched whole; 0 for none.
     limit: AtomicU64,
     whole: Mutex<HashSet<Ino>>,
     /// What the names of libraries lead to, looked for once: names are not known when a file is read.
-    libraries: OnceLock<HashSet<Ino>>,
+    named: OnceLock<HashSet<Ino>>,
 }
 
-impl Executables {
-    fn is_whole(&self, ino: Ino) -> bool {
-        self.whole().contains(&ino)
+impl Programs {
+    /// Those of this tree, whose files' bytes are in these layers. None is fetched whole yet.
+    pub fn new(tree: Arc<Tree>, layers: Vec<Arc<LayerReader>>) -> Self {
+        Self {
+            tree,
+            layers,
+            libraries: Libraries::default(),
+            limit: AtomicU64::new(0),
+            whole: Mutex::default(),
+            named: OnceLock::new(),
+        }
     }
 
-    fn whole(&self) -> std::sync::MutexGuard<'_, HashSet<Ino>> {
-        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl ImageFs {
     /// From now on ELF programs and libraries of at most this size are fetched whole at their first read.
-    pub fn fetch_executables(&self, limit: u64) {
-        self.executables.limit.store(limit, Ordering::Relaxed);
-    }
-
-    /// Whether the file of which `bytes` were read, from `offset` on, has to be fetched whole before they are answered.
-    /// Looks at the marks of the cache only, once for each program.
-    pub(crate) fn lacks_executable(
-        self: &Arc<Self>,
-        ino: Ino,
-        offset: u64,
-        bytes: &[u8],
-    ) -> Result<bool, FsError> {
-        if offset != 0 || !is_program(bytes) || self.executables.is_whole(ino) {
-            return Ok(false);
-        }
-        let (layer, extents, size) = self.extents(ino)?;
-        if size > self.executable_limit() {
-            return Ok(false);
-        }
-        let layer = self.layer(ino, layer)?;
-        let is_here = (extents.as_slice().iter()).all(|extent| {
-            layer.is_marked_here(extent.layer_offset..extent.layer_offset + extent.length)
-        });
-        if is_here {
-            self.executables.whole().insert(ino);
-            self.fetch_libraries(ino);
-        }
-        Ok(!is_here)
+    pub fn fetch_up_to(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// Size of the largest program that is fetched whole.
-    pub(crate) fn executable_limit(&self) -> u64 {
-        self.executables.limit.load(Ordering::Relaxed)
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
     }
 
-    fn named_libraries(&self) -> &HashSet<Ino> {
-        self.executables.libraries.get_or_init(|| {
+    /// A reader needed `bytes`, the start of a file: whether it is a program or library of which the rest is not here, so
+    /// that [`Programs::fetch`] has to come before the answer. Where all of it is here, its libraries are looked for, on
+    /// another thread, so that the reader does not wait for that. Looks at the marks of the cache only, once for each
+    /// program.
+    pub fn lacks(self: &Arc<Self>, ino: Ino, offset: u64, bytes: &[u8]) -> bool {
+        if offset != 0 || !is_program(bytes) || self.whole().contains(&ino) {
+            return false;
+        }
+        let Some((layer, ranges)) = self.place(ino) else {
+            return false;
+        };
+        let is_here = ranges
+            .iter()
+            .all(|range| layer.is_marked_here(range.clone()));
+        if is_here {
+            self.whole().insert(ino);
+            let programs = Arc::clone(self);
+            layer
+                .runtime()
+                .spawn_blocking(move || programs.fetch_libraries(ino));
+        }
+        !is_here
+    }
+
+    /// The size of a file whose start is about to be read, and that is probably a program or library that will be fetched
+    /// whole.
+    pub fn probable_size(&self, ino: Ino, offset: u64) -> Option<u64> {
+        let node = self.tree.node(ino)?;
+        let Extents::One(extent) = self.tree.stored(ino)?.extents else {
+            return None;
+        };
+        let is_probable = offset == 0
+            && extent.length <= self.limit()
+            && (node.permissions() & 0o111 != 0 || self.named().contains(&ino));
+        is_probable.then_some(extent.length)
+    }
+
+    /// Fetches what is missing of a program that a reader waits for, and begins to fetch what it needs. Must run on the
+    /// runtime.
+    pub async fn fetch(self: &Arc<Self>, ino: Ino) -> Result<(), StoreError> {
+        self.fetch_whole(ino, true).await?;
+        let programs = Arc::clone(self);
+        tokio::task::spawn_blocking(move || programs.fetch_libraries(ino));
+        Ok(())
+    }
+
+    /// Fetches what is missing of a file, which somebody reads if `is_read`.
+    pub(super) async fn fetch_whole(&self, ino: Ino, is_read: bool) -> Result<(), StoreError> {
+        if let Some((layer, ranges)) = self.place(ino) {
+            layer.fetch_ranges(&ranges, is_read).await?;
+            self.whole().insert(ino);
+        }
+        Ok(())
+    }
+
+    /// The layer of a file that is not too large to be fetched whole, and its ranges there.
+    fn place(&self, ino: Ino) -> Option<(&Arc<LayerReader>, Vec<Range<u64>>)> {
+        let stored = self.tree.stored(ino)?;
+        let layer = self.layers.get(stored.layer)?;
+        let ranges = (stored.extents.as_slice().iter())
+            .map(|extent| extent.layer_offset..extent.layer_offset + extent.length);
+        (stored.size <= self.limit()).then(|| (layer, ranges.collect()))
+    }
+
+    fn named(&self) -> &HashSet<Ino> {
+        self.named.get_or_init(|| {
             let names = self.tree.names().filter(|(name, _)| is_library(name));
             names.map(|(_, ino)| ino).collect()
         })
     }
 
-    /// The size of a file that is about to be read from its start and is probably a program that will be fetched whole.
-    pub(crate) fn probable_program(&self, ino: Ino, plan: &Plan<'_>) -> Option<u64> {
-        let node = self.tree.node(ino)?;
-        let Extents::One(extent) = plan.extents else {
-            return None;
-        };
-        let is_probable = plan.offset == 0
-            && extent.length <= self.executable_limit()
-            && (node.permissions() & 0o111 != 0 || self.named_libraries().contains(&ino));
-        is_probable.then_some(extent.length)
-    }
-
-    /// Fetches what is missing of a program, and begins to fetch what it needs. Must run on the runtime.
-    pub(crate) async fn fetch_executable(self: &Arc<Self>, ino: Ino) -> Result<(), FsError> {
-        self.fetch_whole(ino, true).await?;
-        self.fetch_libraries(ino);
-        Ok(())
-    }
-
-    /// Fetches what is missing of a file, which somebody reads if `is_read`.
-    pub(crate) async fn fetch_whole(&self, ino: Ino, is_read: bool) -> Result<(), FsError> {
-        let (layer, extents, _) = self.extents(ino)?;
-        let layer = self.layer(ino, layer)?;
-        let ranges: Vec<_> = (extents.as_slice().iter())
-            .map(|extent| extent.layer_offset..extent.layer_offset + extent.length)
-            .collect();
-        let fetched = layer.fetch_ranges(&ranges, is_read).await;
-        fetched.map_err(|source| self.read_error(ino, source))?;
-        self.executables.whole().insert(ino);
-        Ok(())
+    fn whole(&self) -> MutexGuard<'_, HashSet<Ino>> {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

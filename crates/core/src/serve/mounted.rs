@@ -127,16 +127,8 @@ impl Serving {
             Ok(listener) => tasks.spawn(Arc::clone(&live).answer(listener)),
             Err(err) => tracing::warn!("no status of this mount: {err:#}"),
         }
-        for (layer, parts) in opened.prefetches() {
-            tasks.spawn(async move {
-                for part in parts {
-                    // It is only about speed: a reader of these bytes is told what is wrong.
-                    if let Err(err) = layer.prefetch(part).await {
-                        tracing::debug!("prefetching ended: {err}");
-                        return;
-                    }
-                }
-            });
+        for landmarks in opened.landmarks() {
+            tasks.spawn(landmarks.fetch());
         }
         tasks.spawn(check_diff_ids(
             Arc::clone(&store),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::FsError;
-use crate::prefetch::{Executables, Libraries};
+use crate::prefetch::{FilesInOrder, Programs, WalkError};
 use crate::store::LayerReader;
 use imgfs_formats::layer::Mtime;
 use imgfs_formats::tree::{Content, Ino, Kind, Node, Tree};
@@ -22,10 +22,9 @@ const MAX_FAILURES: usize = 100;
 
 /// A merged image and the layers its bytes are in.
 pub struct ImageFs {
-    pub(crate) tree: Arc<Tree>,
-    pub(crate) layers: Vec<Arc<LayerReader>>,
-    pub(crate) executables: Executables,
-    pub(crate) libraries: Libraries,
+    pub(super) tree: Arc<Tree>,
+    pub(super) layers: Vec<Arc<LayerReader>>,
+    pub(super) programs: Arc<Programs>,
     /// Causes of failures that were logged.
     failures: Mutex<HashSet<String>>,
 }
@@ -84,10 +83,9 @@ impl ImageFs {
     /// Puts a tree and its layers together; `layers` in the order the tree was built from.
     pub fn new(tree: Arc<Tree>, layers: Vec<Arc<LayerReader>>) -> Self {
         Self {
+            programs: Arc::new(Programs::new(Arc::clone(&tree), layers.clone())),
             tree,
             layers,
-            executables: Executables::default(),
-            libraries: Libraries::default(),
             failures: Mutex::default(),
         }
     }
@@ -103,6 +101,16 @@ impl ImageFs {
     /// The tree.
     pub fn tree(&self) -> &Tree {
         &self.tree
+    }
+
+    /// From now on ELF programs and libraries of at most this size are fetched whole at their first read.
+    pub fn fetch_executables(&self, limit: u64) {
+        self.programs.fetch_up_to(limit);
+    }
+
+    /// Files that will be read one after the other, all of each.
+    pub fn in_order(&self, files: &[Ino]) -> Result<FilesInOrder, WalkError> {
+        FilesInOrder::new(Arc::clone(&self.tree), self.layers.clone(), files)
     }
 
     /// The layers, base first.

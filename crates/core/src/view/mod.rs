@@ -12,4 +12,3 @@ mod tests;
 
 pub use error::FsError;
 pub use image::{Attributes, BLOCK_SIZE, DirectoryEntry, FilesystemSize, ImageFs};
-pub(crate) use read::{Extents, Plan};

@@ -6,23 +6,16 @@ use std::sync::Arc;
 use super::error::FsError;
 use super::image::ImageFs;
 use crate::store::{LayerReader, StoreError};
-use imgfs_formats::layer::Extent;
-use imgfs_formats::tree::{Content, Ino};
+use imgfs_formats::tree::{Content, Extents, Ino, Stored};
 
 /// A range of a file, cut to its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Plan<'a> {
+pub(super) struct Plan<'a> {
     layer: usize,
     /// Position in the file of the first byte.
-    pub(crate) offset: u64,
+    pub(super) offset: u64,
     length: usize,
-    pub(crate) extents: Extents<'a>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Extents<'a> {
-    One(Extent),
-    Many(&'a [Extent]),
+    pub(super) extents: Extents<'a>,
 }
 
 /// A stored part of a plan: where it goes in the buffer, and where it begins in the layer.
@@ -52,7 +45,7 @@ impl ImageFs {
                 return Ok(false);
             }
         }
-        Ok(!self.lacks_executable(ino, offset, buf)?)
+        Ok(!self.programs.lacks(ino, offset, buf))
     }
 
     /// Reads likewise, fetching what is missing. Must run on the runtime.
@@ -65,15 +58,16 @@ impl ImageFs {
     ) -> Result<(), FsError> {
         let plan = self.plan(ino, offset, size)?;
         plan.prepare(buf);
-        let program = self.probable_program(ino, &plan);
+        let program = self.programs.probable_size(ino, offset);
         let layer = self.layer(ino, plan.layer)?;
         for piece in plan.pieces() {
             let whole = program.unwrap_or(piece.buffer.len() as u64);
             let read = layer.read_start_at(piece.layer_offset, &mut buf[piece.buffer], whole);
             read.await.map_err(|source| self.read_error(ino, source))?;
         }
-        if self.lacks_executable(ino, offset, buf)? {
-            self.fetch_executable(ino).await?;
+        if self.programs.lacks(ino, offset, buf) {
+            let fetched = self.programs.fetch(ino).await;
+            fetched.map_err(|source| self.read_error(ino, source))?;
         }
         Ok(())
     }
@@ -84,18 +78,18 @@ impl ImageFs {
         let Ok(from) = u64::try_from(offset) else {
             return Err(nothing);
         };
-        let (_, extents, size) = self.extents(ino)?;
-        if from >= size {
+        let stored = self.stored(ino)?;
+        if from >= stored.size {
             return Err(nothing);
         }
-        let mut stored = (extents.as_slice().iter())
+        let mut parts = (stored.extents.as_slice().iter())
             .map(|extent| extent.file_offset..extent.file_offset + extent.length)
             .filter(|extent| extent.end > from && !extent.is_empty());
         let found = match whence {
-            libc::SEEK_DATA => stored.next().map(|extent| extent.start.max(from)),
+            libc::SEEK_DATA => parts.next().map(|extent| extent.start.max(from)),
             libc::SEEK_HOLE => {
                 let mut hole = from;
-                for extent in stored {
+                for extent in parts {
                     if extent.start > hole {
                         break;
                     }
@@ -112,50 +106,38 @@ impl ImageFs {
     }
 
     fn plan(&self, ino: Ino, offset: u64, size: usize) -> Result<Plan<'_>, FsError> {
-        let (layer, extents, file_size) = self.extents(ino)?;
-        let rest = file_size.saturating_sub(offset);
+        let stored = self.stored(ino)?;
+        let rest = stored.size.saturating_sub(offset);
         Ok(Plan {
-            layer,
+            layer: stored.layer,
             offset,
             length: usize::try_from(rest).unwrap_or(usize::MAX).min(size),
-            extents,
+            extents: stored.extents,
         })
     }
 
-    /// Layer, stored extents and size of a regular file.
-    pub(crate) fn extents(&self, ino: Ino) -> Result<(usize, Extents<'_>, u64), FsError> {
-        match self.tree.content(self.node(ino)?) {
-            Content::File {
-                layer,
-                offset,
-                size,
-            } => {
-                let extent = Extent {
-                    file_offset: 0,
-                    layer_offset: offset,
-                    length: size,
-                };
-                Ok((layer, Extents::One(extent), size))
-            }
-            Content::SparseFile {
-                layer,
-                extents,
-                size,
-            } => Ok((layer, Extents::Many(extents), size)),
-            Content::Directory => Err(FsError::IsADirectory(ino)),
-            Content::Symlink(_) | Content::Device { .. } | Content::Fifo => {
-                Err(FsError::WrongKind {
+    /// Where the bytes of a regular file are.
+    fn stored(&self, ino: Ino) -> Result<Stored<'_>, FsError> {
+        let node = self.node(ino)?;
+        self.tree
+            .stored(ino)
+            .ok_or_else(|| match self.tree.content(node) {
+                Content::Directory => FsError::IsADirectory(ino),
+                Content::Missing => FsError::BrokenLink {
+                    path: self.path(ino),
+                },
+                Content::File { .. }
+                | Content::SparseFile { .. }
+                | Content::Symlink(_)
+                | Content::Device { .. }
+                | Content::Fifo => FsError::WrongKind {
                     ino,
                     operation: "reading",
-                })
-            }
-            Content::Missing => Err(FsError::BrokenLink {
-                path: self.path(ino),
-            }),
-        }
+                },
+            })
     }
 
-    pub(crate) fn layer(&self, ino: Ino, layer: usize) -> Result<&Arc<LayerReader>, FsError> {
+    pub(super) fn layer(&self, ino: Ino, layer: usize) -> Result<&Arc<LayerReader>, FsError> {
         let found = self.layers.get(layer);
         found.ok_or_else(|| FsError::NoSuchLayer {
             path: self.path(ino),
@@ -163,7 +145,7 @@ impl ImageFs {
         })
     }
 
-    pub(crate) fn read_error(&self, ino: Ino, source: StoreError) -> FsError {
+    pub(super) fn read_error(&self, ino: Ino, source: StoreError) -> FsError {
         let path = self.path(ino);
         FsError::Read {
             path,
@@ -211,18 +193,10 @@ impl Plan<'_> {
     }
 }
 
-impl Extents<'_> {
-    pub(crate) fn as_slice(&self) -> &[Extent] {
-        match self {
-            Self::One(extent) => std::slice::from_ref(extent),
-            Self::Many(extents) => extents,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use imgfs_formats::layer::Extent;
 
     fn run(file_offset: u64, layer_offset: u64, length: u64) -> Extent {
         Extent {

@@ -11,6 +11,7 @@
 
 mod builder;
 mod changes;
+mod extents;
 mod finish;
 mod links;
 mod node;
@@ -25,6 +26,7 @@ mod union;
 mod vectors;
 
 pub use changes::{Aspects, Change, ChangeKind, ChangesAbove, Side, changes, changes_above, known};
+pub use extents::{Extents, Stored};
 pub use node::{Content, Dirent, Ino, Kind, Node, Totals};
 pub use partial::{Answer, PartialTree};
 pub use provenance::{Appearance, Deed, DeedKind, Removal, SameContent, provenance};

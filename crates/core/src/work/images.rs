@@ -1,20 +1,18 @@
 //! The images of the cache as people name them: by tag, by digest, by the start of an ID.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use globset::GlobMatcher;
 use jiff::Timestamp;
 
-use super::SHORT_ID;
-use crate::globals::{environment, runtime_dir};
-use imgfs_core::serve::{MountRecord, running_mounts};
-use imgfs_core::source::route::{RouteError, candidates};
-use imgfs_core::store::{KnownImage, LayerUse, Store, TagRecord};
+use crate::error::{EngineError, ErrorKind, Result, fail};
+use crate::hint::Hint;
+use crate::source::route::{Configuration, RouteError, candidates};
+use crate::store::{Cache, KnownImage, LayerUse, TagRecord};
 use imgfs_formats::oci::{Digest, Location, Platform, Reference};
 
 /// All images, and what it takes to judge them.
-pub(super) struct Images {
+pub struct Images {
     all: Vec<KnownImage>,
     tags: Vec<TagRecord>,
     uses: HashMap<Digest, LayerUse>,
@@ -23,22 +21,21 @@ pub(super) struct Images {
 }
 
 /// What somebody means to remove.
-pub(super) enum Target {
+pub enum Target {
     /// A tag.
     Tag(Box<TagRecord>),
     /// Images by their position: of one ID, or those that one digest names, with the name that has it.
     Images(Vec<usize>, Option<Box<Reference>>),
 }
 
-/// Nothing here is called that.
-#[derive(Debug, thiserror::Error)]
-#[error("no image {0} in the cache: `imgfs images` lists what is there")]
-pub(super) struct NotFound(String);
+/// Hex digits of an ID that tell it from others, as Docker shows it.
+const SHORT_ID: usize = 12;
 
 /// What an image is called in a listing.
-pub(super) struct Name {
+pub struct Name {
     /// Without tag and digest, as people write it.
     pub repository: Option<String>,
+    /// Its tag.
     pub tag: Option<String>,
     /// Of what the name points to.
     pub digest: Option<Digest>,
@@ -47,7 +44,7 @@ pub(super) struct Name {
 }
 
 /// Sizes of an image in bytes.
-pub(super) struct Sizes {
+pub struct Sizes {
     /// Of the layers as distributed.
     pub packed: u64,
     /// Of the layers' tars; `None` if one was not opened yet.
@@ -58,15 +55,25 @@ pub(super) struct Sizes {
     pub shared: u64,
 }
 
+/// An image that is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountedImage {
+    /// Digest of its manifest.
+    pub manifest: String,
+    /// Where.
+    pub mountpoint: PathBuf,
+}
+
 /// Who keeps images from being removed.
-pub(super) struct Users {
-    mounts: Vec<MountRecord>,
+pub struct Users {
+    mounts: Vec<MountedImage>,
     layers: HashSet<Digest>,
 }
 
 impl Images {
-    pub(super) fn load(store: &Store) -> anyhow::Result<Self> {
-        let images = store.images()?;
+    /// All images of this cache.
+    pub fn load(cache: &Cache) -> Result<Self> {
+        let images = cache.images()?;
         let mut holders: HashMap<Digest, usize> = HashMap::new();
         for image in &images {
             for blob in image.layers() {
@@ -75,33 +82,36 @@ impl Images {
         }
         Ok(Self {
             all: images,
-            tags: store.tag_records()?,
-            uses: store.layer_uses()?,
+            tags: cache.tag_records()?,
+            uses: cache.layer_uses()?,
             holders,
         })
     }
 
-    pub(super) fn get(&self, i: usize) -> &KnownImage {
+    /// The image at a position.
+    pub fn get(&self, i: usize) -> &KnownImage {
         // Positions come from here alone.
         &self.all[i]
     }
 
-    pub(super) fn all(&self) -> std::ops::Range<usize> {
+    /// All positions.
+    pub fn all(&self) -> std::ops::Range<usize> {
         0..self.all.len()
     }
 
-    pub(super) fn tags(&self) -> &[TagRecord] {
+    /// All tags.
+    pub fn tags(&self) -> &[TagRecord] {
         &self.tags
     }
 
     /// The images that a tag names.
-    pub(super) fn of_tag(&self, tag: &TagRecord) -> Vec<usize> {
+    pub fn of_tag(&self, tag: &TagRecord) -> Vec<usize> {
         let is_named = |i: &usize| self.get(*i).tags.contains(tag);
         self.all().filter(is_named).collect()
     }
 
     /// In Docker's order: the newest first, then by name.
-    pub(super) fn newest_first(&self) -> Vec<usize> {
+    pub fn newest_first(&self) -> Vec<usize> {
         let mut order: Vec<usize> = self.all().collect();
         order.sort_by_cached_key(|i| {
             let image = self.get(*i);
@@ -113,7 +123,7 @@ impl Images {
     }
 
     /// What an image is called: by its tags, else by the last name it was asked for as.
-    pub(super) fn names(&self, i: usize) -> Vec<Name> {
+    pub fn names(&self, i: usize) -> Vec<Name> {
         let image = self.get(i);
         if !image.tags.is_empty() {
             let tags = image.tags.iter();
@@ -137,23 +147,26 @@ impl Images {
     }
 
     /// When it was made, if that is known.
-    pub(super) fn created(&self, i: usize) -> Option<Timestamp> {
+    pub fn created(&self, i: usize) -> Option<Timestamp> {
         let config = self.get(i).config.as_ref()?;
         config.created.as_deref()?.parse().ok()
     }
 
-    pub(super) fn platform(&self, i: usize) -> Option<Platform> {
+    /// Its platform, if its config is here.
+    pub fn platform(&self, i: usize) -> Option<Platform> {
         let config = self.get(i).config.as_ref()?;
-        Some(imgfs_core::source::config_platform(config))
+        Some(crate::source::config_platform(config))
     }
 
-    pub(super) fn labels(&self, i: usize) -> serde_json::Map<String, serde_json::Value> {
+    /// Its labels, if its config is here.
+    pub fn labels(&self, i: usize) -> serde_json::Map<String, serde_json::Value> {
         let config = self.get(i).config.as_ref();
         let labels = config.and_then(|config| config.config.get("Labels")?.as_object());
         labels.cloned().unwrap_or_default()
     }
 
-    pub(super) fn sizes(&self, i: usize) -> Sizes {
+    /// How large it is.
+    pub fn sizes(&self, i: usize) -> Sizes {
         let image = self.get(i);
         let packed = image.manifest.layers.iter().map(|blob| blob.size);
         let mut sizes = Sizes {
@@ -181,9 +194,10 @@ impl Images {
         sizes
     }
 
-    /// What somebody means: a tag, or images by digest or by the start of an ID. [`NotFound`] if that is nothing here.
-    pub(super) fn find(&self, text: &str) -> anyhow::Result<Target> {
-        let meant = candidates(text, &environment().configuration);
+    /// What somebody means: a tag, or images by digest or by the start of an ID. An error of the kind
+    /// [`ErrorKind::NotFound`] if that is nothing here.
+    pub fn find(&self, text: &str, configuration: &Configuration) -> Result<Target> {
+        let meant = candidates(text, configuration);
         let (names, ambiguous) = match meant {
             Ok(meant) => (meant.references, None),
             // What is no name may be an ID.
@@ -218,7 +232,8 @@ impl Images {
                 let ids: Vec<String> = (ids.iter())
                     .map(|id| id.chars().take(SHORT_ID.max(prefix.len() + 4)).collect())
                     .collect();
-                bail!(
+                fail!(
+                    Invalid,
                     "{text} is the start of several: {}: write more of it",
                     ids.join(", ")
                 );
@@ -227,7 +242,11 @@ impl Images {
                 return Ok(Target::Images(found, None));
             }
         }
-        Err(NotFound(text.to_owned()).into())
+        Err(EngineError::with_hint(
+            ErrorKind::NotFound,
+            format_args!("no image {text} in the cache"),
+            Hint::ListImages,
+        ))
     }
 
     /// What a name in full means here.
@@ -243,13 +262,16 @@ impl Images {
     }
 
     /// One image of those that somebody means.
-    pub(super) fn find_one(&self, text: &str) -> anyhow::Result<usize> {
-        let found = match self.find(text)? {
+    pub fn find_one(&self, text: &str, configuration: &Configuration) -> Result<usize> {
+        let found = match self.find(text, configuration)? {
             Target::Images(found, _) => found,
             Target::Tag(tag) => self.of_tag(&tag),
         };
         let first = found.first().copied();
-        first.with_context(|| format!("nothing of {text} is in the cache"))
+        first.ok_or_else(|| {
+            let words = format!("nothing of {text} is in the cache");
+            EngineError::new(ErrorKind::NotFound, words)
+        })
     }
 
     /// Those with this digest that are known from the repository that `name` has, too.
@@ -317,7 +339,7 @@ impl Name {
     }
 
     /// The name in every form that a pattern may mean: short and in full, with and without its tag.
-    pub(super) fn forms(&self) -> Vec<String> {
+    pub fn forms(&self) -> Vec<String> {
         let Some(short) = &self.repository else {
             return Vec::new();
         };
@@ -329,15 +351,14 @@ impl Name {
     }
 
     /// Whether it is what somebody means by a repository, with or without a tag, or by a pattern.
-    pub(super) fn is_below(&self, wanted: &str, pattern: Option<&GlobMatcher>) -> bool {
-        let is_it =
-            |form: &String| form == wanted || pattern.is_some_and(|pattern| pattern.is_match(form));
+    pub fn is_below(&self, wanted: &str, matches: impl Fn(&str) -> bool) -> bool {
+        let is_it = |form: &String| form == wanted || matches(form);
         self.forms().iter().any(is_it)
     }
 }
 
 /// Whether a reference as it is written down is one of the repository, or layout, that `name` is of.
-pub(super) fn is_beside(known: &str, name: &Reference) -> bool {
+pub fn is_beside(known: &str, name: &Reference) -> bool {
     let Ok(known) = known.parse::<Reference>() else {
         return false;
     };
@@ -349,25 +370,23 @@ pub(super) fn is_beside(known: &str, name: &Reference) -> bool {
 
 impl Sizes {
     /// Disk space that is freed when the image goes.
-    pub(super) fn unique(&self) -> u64 {
+    pub fn unique(&self) -> u64 {
         self.disk - self.shared
     }
 }
 
 impl Users {
-    pub(super) fn load(store: &Store) -> anyhow::Result<Self> {
-        let mounts = running_mounts(&runtime_dir())?.into_iter();
-        let mut mounts: Vec<MountRecord> = mounts.map(|mount| mount.record).collect();
-        mounts.retain(|mount| mount.uses(store));
+    /// Those of this cache, of which these images are mounted.
+    pub fn load(cache: &Cache, mounts: Vec<MountedImage>) -> Result<Self> {
         Ok(Self {
             mounts,
-            layers: store.layers_in_use()?,
+            layers: cache.layers_in_use()?,
         })
     }
 
     /// Why these images cannot go all at once, if they cannot: the first that somebody uses, and who that is. Layers that
     /// other images have stay anyway, so who uses them does not matter.
-    pub(super) fn of(&self, images: &Images, gone: &[usize]) -> Option<(usize, String)> {
+    pub fn of(&self, images: &Images, gone: &[usize]) -> Option<(usize, String)> {
         let own = images.own_layers(gone);
         let is_free = |layer: &Digest| !own.contains(layer) || !self.layers.contains(layer);
         let mut found = None;

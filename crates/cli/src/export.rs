@@ -1,16 +1,10 @@
-//! `imgfs export`, and the tar of a tree that `imgfs cp` writes too.
-//!
-//! A directory comes before what is in it, names in their order as bytes; of a file with several names the first one has
-//! the content. So two exports of an image are the same bytes.
+//! `imgfs export`, and the tar of a tree on stdout that `imgfs cp` writes too.
 
-mod member;
-
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -19,10 +13,9 @@ use super::globals::{Globals, ImageOptions, runtime};
 use super::{output, progress, time};
 use imgfs_core::image::Trees;
 use imgfs_core::image::{Image, Opened, Prepared};
-use imgfs_core::prefetch::FilesInOrder;
 use imgfs_core::view::ImageFs;
-use imgfs_formats::tree::{Content, Ino, Kind, Node, Tree};
-use member::{BLOCK, What, padding, start};
+use imgfs_core::work::Export;
+use imgfs_formats::tree::Ino;
 
 /// Bytes gathered for each write.
 const BUFFER: usize = 1 << 20;
@@ -136,7 +129,7 @@ fn fail_if_any(left_out: usize) -> anyhow::Result<()> {
     }
 }
 
-/// Writes the tar of a tree; gives the number of files that were left out because nothing can be read of them.
+/// Writes the tar of a tree, showing how far it is; gives the number of files that were left out.
 async fn write_tree(
     fs: &Arc<ImageFs>,
     ino: Ino,
@@ -144,121 +137,17 @@ async fn write_tree(
     out: &mut impl Write,
     quiet: bool,
 ) -> anyhow::Result<usize> {
-    let tree = fs.tree();
-    let files = files_of(tree, ino);
-    let mut files = FilesInOrder::new(Arc::clone(fs), &files)?;
+    let export = Export::new(Arc::clone(fs), ino, name)?;
     let written = Arc::new(AtomicU64::new(0));
-    let _shown = progress::show_bytes("written", files.bytes(), &written, quiet);
-    // Where files with several names went first.
-    let mut links: HashMap<Ino, Vec<u8>> = HashMap::new();
-    let mut buffer = Vec::new();
+    let _shown = progress::show_bytes("written", export.bytes(), &written, quiet);
     let mut left_out = 0;
-    for (ino, path) in Walk::new(tree, ino, name) {
-        let node = tree.node(ino).context("internal: no node")?;
-        let first = links.get(&ino);
-        let what = match first {
-            Some(first) => Some(What::HardLink(first)),
-            None => what_is(tree, node),
-        };
-        let Some(what) = what else {
-            output::message(&format!(
-                "left out {}: it is a hard link whose target is in no layer",
-                output::printable(&path)
-            ));
-            left_out += 1;
-            continue;
-        };
-        out.write_all(&start(&path, what, node, tree.xattrs(node)))
-            .context("cannot write the archive")?;
-        if let What::File(_) | What::Sparse(..) = what {
-            let mut length = 0;
-            while files.read(ino, &mut buffer).await?.is_some() {
-                out.write_all(&buffer).context("cannot write the archive")?;
-                length += buffer.len() as u64;
-                written.fetch_add(buffer.len() as u64, Ordering::Relaxed);
-            }
-            out.write_all(padding(length))
-                .context("cannot write the archive")?;
-        }
-        if first.is_none() && node.nlink() > 1 && !node.is_directory() {
-            links.insert(ino, path);
-        }
-    }
-    // Two blocks of zeros end an archive.
-    out.write_all(&[0; 2 * BLOCK])
-        .context("cannot write the archive")?;
+    let say_left_out = |path: &[u8]| {
+        output::message(&format!(
+            "left out {}: it is a hard link whose target is in no layer",
+            output::printable(path)
+        ));
+        left_out += 1;
+    };
+    export.write(out, &written, say_left_out).await?;
     Ok(left_out)
-}
-
-/// The regular files of a tree whose content has to be read, in the order of [`Walk`], each once.
-pub(super) fn files_of(tree: &Tree, ino: Ino) -> Vec<Ino> {
-    let mut seen = std::collections::HashSet::new();
-    let files = Walk::new(tree, ino, b"").filter_map(|(ino, _)| {
-        let node = tree.node(ino)?;
-        let is_content = matches!(node.kind(), Kind::File | Kind::SparseFile);
-        (is_content && (node.nlink() < 2 || seen.insert(ino))).then_some(ino)
-    });
-    files.collect()
-}
-
-/// What a node is in an archive; nothing if it cannot be read.
-fn what_is<'a>(tree: &'a Tree, node: &Node) -> Option<What<'a>> {
-    Some(match tree.content(node) {
-        Content::Directory => What::Directory,
-        Content::File { size, .. } => What::File(size),
-        Content::SparseFile { extents, size, .. } => What::Sparse(size, extents),
-        Content::Symlink(target) => What::Symlink(target),
-        Content::Device { major, minor } if node.kind() == Kind::BlockDevice => {
-            What::BlockDevice(major, minor)
-        }
-        Content::Device { major, minor } => What::CharDevice(major, minor),
-        Content::Fifo => What::Fifo,
-        Content::Missing => return None,
-    })
-}
-
-/// A node and what is below it, a directory before its entries, with names as an archive has them: directories end with
-/// a slash, and what is below `.` begins without it.
-struct Walk<'a> {
-    tree: &'a Tree,
-    /// The next one last.
-    pending: Vec<(Ino, Vec<u8>)>,
-}
-
-impl<'a> Walk<'a> {
-    fn new(tree: &'a Tree, ino: Ino, name: &[u8]) -> Self {
-        Self {
-            tree,
-            pending: vec![(ino, name.to_vec())],
-        }
-    }
-}
-
-impl Iterator for Walk<'_> {
-    type Item = (Ino, Vec<u8>);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (ino, mut path) = self.pending.pop()?;
-        if let Some(node) = self.tree.node(ino).filter(|node| node.is_directory()) {
-            path.push(b'/');
-            let prefix = if path == b"./" { &[][..] } else { &path };
-            for child in self.tree.children(node).iter().rev() {
-                let path = [prefix, self.tree.name(child)].concat();
-                self.pending.push((child.ino(), path));
-            }
-        }
-        Some((ino, path))
-    }
-}
-
-/// The part of a path up to its last slash, and what is behind that; slashes at the end do not count.
-pub(super) fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
-    let end = path.iter().rposition(|byte| *byte != b'/');
-    let path = path
-        .get(..end.map_or(0, |last| last + 1))
-        .unwrap_or_default();
-    match path.iter().rposition(|byte| *byte == b'/') {
-        Some(slash) => path.split_at(slash + 1),
-        None => (&[], path),
-    }
 }

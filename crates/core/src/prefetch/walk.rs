@@ -18,9 +18,8 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
-use crate::store::StoreError;
-use crate::view::{FsError, ImageFs};
-use imgfs_formats::tree::Ino;
+use crate::store::{LayerReader, StoreError};
+use imgfs_formats::tree::{Ino, Tree};
 
 /// Most bytes read at a time.
 const PIECE: u64 = 1 << 20;
@@ -29,8 +28,28 @@ const WINDOW: u64 = 32 << 20;
 /// Windows under way: the one that is read, and the next.
 const WINDOWS: usize = 2;
 
+/// Why files cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum WalkError {
+    /// A hard link whose target is in no layer, or no regular file.
+    #[error("{path} is a hard link to nothing")]
+    BrokenLink {
+        /// One path of the file.
+        path: String,
+    },
+    /// Its bytes could not be had.
+    #[error("cannot read {path}")]
+    Read {
+        /// One path of the file.
+        path: String,
+        /// Why.
+        #[source]
+        source: Box<StoreError>,
+    },
+}
+
 /// Some stored bytes of a file.
-struct Piece {
+struct Stretch {
     ino: Ino,
     /// Where it begins in the file.
     file_offset: u64,
@@ -47,8 +66,9 @@ struct Window {
 
 /// Files that are read one after the other.
 pub struct FilesInOrder {
-    fs: Arc<ImageFs>,
-    pieces: Vec<Piece>,
+    tree: Arc<Tree>,
+    layers: Vec<Arc<LayerReader>>,
+    pieces: Vec<Stretch>,
     /// The next one to be read.
     next: usize,
     windows: VecDeque<Window>,
@@ -56,25 +76,32 @@ pub struct FilesInOrder {
 
 impl FilesInOrder {
     /// Will read these files in this order. Nothing is fetched yet.
-    pub fn new(fs: Arc<ImageFs>, files: &[Ino]) -> Result<Self, FsError> {
+    pub fn new(
+        tree: Arc<Tree>,
+        layers: Vec<Arc<LayerReader>>,
+        files: &[Ino],
+    ) -> Result<Self, WalkError> {
         let mut pieces = Vec::new();
         for ino in files {
-            let (layer, extents, _) = fs.extents(*ino)?;
-            for extent in extents.as_slice() {
+            let path = || path(&tree, *ino);
+            let stored = tree.stored(*ino);
+            let stored = stored.ok_or_else(|| WalkError::BrokenLink { path: path() })?;
+            for extent in stored.extents.as_slice() {
                 for done in (0..extent.length).step_by(usize::try_from(PIECE).unwrap_or(1)) {
                     let start = extent.layer_offset + done;
                     let length = PIECE.min(extent.length - done);
-                    pieces.push(Piece {
+                    pieces.push(Stretch {
                         ino: *ino,
                         file_offset: extent.file_offset + done,
-                        layer,
+                        layer: stored.layer,
                         range: start..start + length,
                     });
                 }
             }
         }
         Ok(Self {
-            fs,
+            tree,
+            layers,
             pieces,
             next: 0,
             windows: VecDeque::new(),
@@ -92,24 +119,25 @@ impl FilesInOrder {
 
     /// Reads the next piece of `ino` into `buf` and says where in the file it lies; `None` behind its last one. All of a
     /// file must be read before the next one is. Must run on the runtime.
-    pub async fn read(&mut self, ino: Ino, buf: &mut Vec<u8>) -> Result<Option<u64>, FsError> {
+    pub async fn read(&mut self, ino: Ino, buf: &mut Vec<u8>) -> Result<Option<u64>, WalkError> {
         let position = self.next;
         self.prepare(position).await?;
         let Some(piece) = (self.pieces.get(position)).filter(|piece| piece.ino == ino) else {
             return Ok(None);
         };
-        let layer = self.fs.layer(ino, piece.layer)?;
+        let Some(layer) = self.layers.get(piece.layer) else {
+            return Ok(None);
+        };
         let length = piece.range.end - piece.range.start;
         buf.resize(usize::try_from(length).unwrap_or(usize::MAX), 0);
         let read = layer.read_at(piece.range.start, buf);
-        read.await
-            .map_err(|source| self.fs.read_error(ino, source))?;
+        read.await.map_err(|source| self.failed(ino, source))?;
         self.next += 1;
         Ok(Some(piece.file_offset))
     }
 
     /// Waits for the window of a piece, and begins to fetch the next one.
-    async fn prepare(&mut self, position: usize) -> Result<(), FsError> {
+    async fn prepare(&mut self, position: usize) -> Result<(), WalkError> {
         while (self.windows.front()).is_some_and(|window| window.end <= position) {
             self.windows.pop_front();
         }
@@ -127,7 +155,7 @@ impl FilesInOrder {
         while let Some(done) = window.fetches.join_next().await {
             // A task that died is as good as none: the read itself fetches.
             if let Ok(Err((ino, source))) = done {
-                return Err(self.fs.read_error(ino, source));
+                return Err(self.failed(ino, source));
             }
         }
         Ok(())
@@ -150,7 +178,7 @@ impl FilesInOrder {
         let mut fetches = JoinSet::new();
         for (layer, (ino, ranges)) in layers {
             // A layer that is not there is said by the read.
-            if let Some(reader) = self.fs.layers.get(layer) {
+            if let Some(reader) = self.layers.get(layer) {
                 let reader = Arc::clone(reader);
                 fetches.spawn(async move {
                     let fetched = reader.fetch_beforehand(&ranges).await;
@@ -160,4 +188,16 @@ impl FilesInOrder {
         }
         Window { end, fetches }
     }
+
+    fn failed(&self, ino: Ino, source: StoreError) -> WalkError {
+        WalkError::Read {
+            path: path(&self.tree, ino),
+            source: Box::new(source),
+        }
+    }
+}
+
+fn path(tree: &Tree, ino: Ino) -> String {
+    let path = tree.path(ino).unwrap_or_default();
+    String::from_utf8_lossy(&path).into_owned()
 }

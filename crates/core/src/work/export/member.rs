@@ -69,7 +69,7 @@ pub(super) fn start(
     match what {
         // Who does not know sparse files sees that this is not the file itself.
         What::Sparse(..) => {
-            let (_, name) = crate::export::split_last(path);
+            let (_, name) = super::split_last(path);
             put(&mut fields.name, &[b"GNUSparseFile.0/", name].concat());
         }
         _ => records.text("path", path, &mut fields.name),
