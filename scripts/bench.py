@@ -5,6 +5,7 @@ import argparse
 import atexit
 import json
 import os
+import pathlib
 import random
 import resource
 import shutil
@@ -27,7 +28,7 @@ CACHE = os.path.join(BENCH, "cache")
 PLAIN = os.path.join(BENCH, "plain")  # golang as umoci unpacks it, on the disk's own filesystem
 
 ROUND_TRIP = 0.040
-SECTIONS = ("first-shaped", "first-local", "second", "lazy", "indexed", "local", "million", "crawl")
+SECTIONS = ("first-shaped", "first-local", "second", "lazy", "indexed", "local", "many", "million", "crawl")
 COLUMNS = ("imgfs", "podman", "containerd", "umoci", "ext4 or floor")
 
 
@@ -797,6 +798,57 @@ def local(rounds):
     imgfs_unmount()
 
 
+def many(rounds):
+    """Many mounts: of one process by the library, and of as many processes by the command."""
+    further = Row("200 mounts in one process: memory for each further mount of an image", "MiB", "<= 2", lambda median: median("imgfs") <= 2)
+    other = Row("200 mounts in one process: memory for an image of 20,000 files more", "MiB", "<= 6", lambda median: median("imgfs") <= 6)
+    first = Row("200 mounts in one process: ready, the first of the image", "ms")
+    last = Row(
+        "200 mounts in one process: ready, the 200th", "ms", "<= 1.5 x the first",
+        lambda median: median("imgfs") <= 1.5 * first.median("imgfs"),
+    )
+    unknown = Row("60 processes mount one image, its DiffIds unknown: all ready")
+    known = Row("60 processes mount one image, its DiffIds known: all ready")
+
+    fill_cache("python")
+    imgfs_mount(reference(LOCAL))
+    imgfs_unmount()
+    program = os.path.join(os.path.dirname(IMGFS), "examples", "many-mounts")
+    for _ in range(rounds):
+        settle()
+        measured = json.loads(run(program, CACHE, "200", reference(LOCAL), reference(LOCAL, "python")))
+        further.add("imgfs", measured["further_mount_kib"] / 1024)
+        other.add("imgfs", measured["other_image_kib"] / 1024)
+        first.add("imgfs", measured["first_seconds"] * 1000)
+        last.add("imgfs", measured["last_seconds"] * 1000)
+    for _ in range(rounds):
+        for row in (unknown, known):
+            if row is unknown:
+                for noted in pathlib.Path(CACHE).glob("v1/layers/*/*/diff_id"):
+                    noted.unlink()
+            settle()
+            row.add("imgfs", mount_at_once(60))
+
+
+def mount_at_once(count):
+    """Seconds until so many processes, started together, have mounted the same image. They are unmounted again."""
+    base = os.path.join(BENCH, "many")
+    dirs = [os.path.join(base, str(i)) for i in range(count)]
+    for path in dirs:
+        os.makedirs(path, exist_ok=True)
+    command = [IMGFS, "--cache-dir", CACHE, "--quiet", "mount", "--offline", reference(LOCAL)]
+    try:
+        started = time.monotonic()
+        mounting = [subprocess.Popen([*command, path]) for path in dirs]
+        failed = [process.wait() for process in mounting]
+        took = time.monotonic() - started
+        assert not any(failed), failed
+        return took
+    finally:
+        for path in dirs:
+            subprocess.run([IMGFS, "unmount", path], stderr=subprocess.DEVNULL, check=False)
+
+
 def million(rounds):
     warm = Row("1,000,000 files, index cached: ready, warm", "s", "<= 1", lambda median: median("imgfs") <= 1)
     cold = Row("1,000,000 files, index cached: ready, cold", "s", "<= 1", lambda median: median("imgfs") <= 1)
@@ -857,6 +909,8 @@ def main():
             indexed(rounds(3))
         if "local" in wanted:
             local(rounds(5))
+        if "many" in wanted:
+            many(rounds(3))
         if "million" in wanted:
             million(rounds(5))
         if "crawl" in wanted:

@@ -12,10 +12,12 @@ pub(crate) fn start<T: Send + 'static>(
 ) -> oneshot::Receiver<T> {
     let (sender, receiver) = oneshot::channel();
     let thread = std::thread::Builder::new().name("imgfs-proof".to_owned());
+    let span = tracing::Span::current();
     let started = thread.spawn(move || {
+        let _entered = span.entered();
         // On Linux this concerns the calling thread alone. Without it the work is only less polite.
         let _ignored = rustix::process::setpriority_process(None, NICE);
-        // Whoever asked may be gone.
+        // The asker may be gone.
         let _gone = sender.send(work());
     });
     if let Err(err) = started {

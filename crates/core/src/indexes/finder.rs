@@ -8,6 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
+use tracing::Instrument;
+
 use super::soci::{SOCI_V1, SociIndex};
 use super::toc::in_format;
 use super::toc_image::TocImage;
@@ -121,9 +123,10 @@ impl Finder {
     pub(crate) fn start(self: &Arc<Self>) {
         for digest in self.layers.keys() {
             let (finder, digest) = (Arc::clone(self), *digest);
-            tokio::spawn(async move {
+            let searching = async move {
                 finder.search(&digest).await;
-            });
+            };
+            tokio::spawn(searching.in_current_span());
         }
     }
 
@@ -445,7 +448,7 @@ impl Finder {
         if self.store.refusal(&slot)?.is_some() {
             return Ok(None);
         }
-        let Some(index) = self.store.load_index(&slot, false)? else {
+        let Some(index) = self.store.cache().load_index_beside(&slot, false).await? else {
             return Ok(None);
         };
         let layer = (self.store).open_found(&self.source, blob, slot, index);

@@ -11,6 +11,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tracing::Instrument;
+
 use super::elf::{Headers, MAX_DYNAMIC};
 use super::programs::Programs;
 use crate::store::LayerReader;
@@ -75,7 +77,7 @@ impl Programs {
                 continue;
             };
             let programs = Arc::clone(self);
-            file.layer.runtime().spawn(async move {
+            let fetching = async move {
                 if let Err(err) = programs.fetch_whole(needed, false).await {
                     tracing::debug!("fetching a library ahead: {err}");
                     return;
@@ -83,7 +85,8 @@ impl Programs {
                 let on = tokio::task::spawn_blocking(move || programs.fetch_libraries(needed));
                 // It only hints.
                 let _ended = on.await;
-            });
+            };
+            file.layer.runtime().spawn(fetching.in_current_span());
         }
     }
 

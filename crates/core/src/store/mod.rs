@@ -176,7 +176,7 @@ impl Store {
         let slot = Slot::own(blob.digest);
         let dir = self.layer_dir(&slot);
         let files = Arc::new(LayerFiles::open(&dir).await?);
-        if let Some(index) = self.cache.load_index_beside(&slot).await? {
+        if let Some(index) = self.cache.load_index_beside(&slot, false).await? {
             return Ok(self.opened(index, files, source, blob, slot));
         }
         let _turn = self
@@ -190,7 +190,7 @@ impl Store {
             tracing::info!("layer {layer}: waiting for another process that fetches it");
         })
         .await?;
-        let index = if let Some(index) = self.cache.load_index_beside(&slot).await? {
+        let index = if let Some(index) = self.cache.load_index_beside(&slot, false).await? {
             index
         } else {
             let source = Arc::clone(source);
@@ -284,9 +284,11 @@ impl Cache {
     pub(crate) async fn load_index_beside(
         self: &Arc<Self>,
         slot: &Slot,
+        with_digests: bool,
     ) -> Result<Option<LayerIndex>, StoreError> {
-        let (cache, of) = (Arc::clone(self), slot.clone());
-        let loaded = self.cores.run(move || cache.load_index(&of, false)).await;
+        let (cache, slot) = (Arc::clone(self), slot.clone());
+        let load = move || cache.load_index(&slot, with_digests);
+        let loaded = self.cores.run(load).await;
         loaded.ok_or(StoreError::Worker("loading an index"))?
     }
 

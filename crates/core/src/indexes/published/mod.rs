@@ -19,6 +19,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
+use tracing::Instrument;
+
 use crate::error::Result;
 use crate::source::{BlobSource, Options};
 use crate::store::{Finding, Trust};
@@ -123,7 +125,9 @@ impl Published {
     /// Must be called on the runtime.
     pub fn start(source: Arc<dyn BlobSource>, manifest: Digest, options: FindOptions) -> Self {
         let image = Arc::clone(&source);
-        let task = tokio::spawn(async move { lookup::of_image(&*image, &manifest).await });
+        let task = tokio::spawn(
+            async move { lookup::of_image(&*image, &manifest).await }.in_current_span(),
+        );
         let abort = task.abort_handle();
         let lookup = async move {
             // Only when it is dropped, or the program ends.

@@ -26,7 +26,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let index = self
             .cache
-            .load_index_beside(&Slot::own(blob.digest))
+            .load_index_beside(&Slot::own(blob.digest), false)
             .await?;
         if index.is_none() {
             let options = PassOptions {

@@ -238,9 +238,10 @@ impl Manner {
             return polite::start(work);
         }
         let (sender, receiver) = oneshot::channel();
+        let span = tracing::Span::current();
         tokio::task::spawn_blocking(move || {
-            // Whoever asked may be gone.
-            let _gone = sender.send(work());
+            // The asker may be gone.
+            let _gone = sender.send(span.in_scope(work));
         });
         receiver
     }

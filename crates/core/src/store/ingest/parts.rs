@@ -12,6 +12,8 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use tracing::Instrument;
+
 use crate::source::{BlobSource, Provenance, SourceError};
 use imgfs_formats::oci::Descriptor;
 
@@ -123,7 +125,7 @@ impl BlobStream {
         let (sender, pieces) = mpsc::channel(bound);
         let (source, blob) = (Arc::clone(&self.source), self.blob.clone());
         let provenance = self.provenance.clone();
-        let task = tokio::spawn(async move {
+        let fetching = async move {
             match source.open(&blob, range).await {
                 Ok(mut stream) => {
                     while let Some(piece) = stream.next().await {
@@ -140,7 +142,8 @@ impl BlobStream {
                     let _gone = sender.send(Err(err)).await;
                 }
             }
-        });
+        };
+        let task = tokio::spawn(fetching.in_current_span());
         Part {
             pieces,
             task,

@@ -171,7 +171,12 @@ impl Prover<'_> {
         let slot = Slot::own(reader.blob().digest);
         let kept = self.take().await?;
         self.look_for_room(&kept).await?;
-        let made = match reader.store().load_index(&slot, true)? {
+        let made = match reader
+            .store()
+            .cache()
+            .load_index_beside(&slot, true)
+            .await?
+        {
             // By another process, which was at it until now.
             Some(made) => made,
             None => match self.make_own(&kept).await? {
@@ -311,7 +316,7 @@ impl Prover<'_> {
             // Keeps eviction away from what is written.
             let _files = LayerFiles::open(&dir).await?;
             let _lock = Locked::take(&dir.join("build"), || {}).await?;
-            if let Some(made) = store.load_index(&slot, true)? {
+            if let Some(made) = store.cache().load_index_beside(&slot, true).await? {
                 return Ok(Ok(made));
             }
             let whole = PartialBlob::whole(kept.path(), blob.size)?;
