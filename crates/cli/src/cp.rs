@@ -72,7 +72,7 @@ pub(super) fn cp(globals: &Globals, args: &CpArgs) -> anyhow::Result<ExitCode> {
         let announce = |download| shown.push(progress::show(&[download], globals.quiet));
         let ino = peek.find(path, args.follow_link, enough, announce).await?;
         drop(shown);
-        let (fs, _) = peek.into_fs().context("internal: no layers")?;
+        let fs = peek.into_fs();
         let name = name_of(fs.tree(), path, ino);
         if to_stdout {
             let name = name.unwrap_or_else(|| b".".to_vec());

@@ -10,6 +10,7 @@ use super::globals::runtime_dir;
 use super::output;
 use super::time::{age, moment};
 use imgfs_core::serve::{MountStatus, running_mounts};
+use imgfs_core::store::ProofStep;
 
 /// List what is mounted.
 #[derive(Args)]
@@ -107,16 +108,15 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
     ))?;
     let rows: Vec<_> = (status.layers.iter())
         .map(|layer| {
-            let hex = layer.digest.split_once(':').map_or("", |(_, hex)| hex);
             vec![
-                hex.chars().take(12).collect(),
+                layer.digest.short(),
                 output::size(layer.size),
                 output::size(layer.uncompressed),
                 percent(layer.cached, layer.uncompressed),
                 output::size(layer.fetched),
                 layer.index.clone(),
-                layer.trust.clone(),
-                layer.diff_id.clone(),
+                layer.trust.name().to_owned(),
+                layer.diff_id.name().to_owned(),
             ]
         })
         .collect();
@@ -132,14 +132,17 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
     ];
     output::table(&heading, &rows, &[1, 2, 3, 4])?;
     for layer in &status.layers {
-        match (layer.proof.as_deref(), layer.proof_bytes) {
-            (Some("fetching"), Some(here)) => output::line(&format!(
+        match (layer.proof, layer.proof_bytes) {
+            (Some(ProofStep::Fetching), Some(here)) => output::line(&format!(
                 "{}: being proven, {} of the layer are here",
                 layer.digest,
                 percent(here, layer.size)
             ))?,
-            (Some(proof @ ("waiting" | "checking")), _) => {
-                output::line(&format!("{}: being proven ({proof})", layer.digest))?;
+            (Some(ProofStep::Waiting), _) => {
+                output::line(&format!("{}: being proven (waiting)", layer.digest))?;
+            }
+            (Some(ProofStep::Checking), _) => {
+                output::line(&format!("{}: being proven (checking)", layer.digest))?;
             }
             _ => {}
         }

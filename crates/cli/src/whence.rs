@@ -101,8 +101,7 @@ struct LayerDeed {
 pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()> {
     let path = std::os::unix::ffi::OsStrExt::as_bytes(args.path.as_os_str());
     let peek = runtime()?.block_on(open(globals, args, path))?;
-    let real_path = peek.tree().map(|tree| tree.real_path(path));
-    let real_path = real_path.unwrap_or_default();
+    let real_path = peek.tree().real_path(path);
     let below = peek.layers().next().map_or(0, |(position, _)| position);
     let tocs: Vec<_> = peek.layers().map(|(_, layer)| &layer.index.toc).collect();
     let deeds = {

@@ -17,6 +17,13 @@ impl Default for Cores {
 }
 
 impl Cores {
+    /// Does `work` on this thread when a core is free, which lets others of the runtime's threads go on meanwhile. Needs a
+    /// runtime of several threads. `None`: the program ends.
+    pub(crate) async fn run_here<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let _turn = Arc::clone(&self.0).acquire_owned().await.ok()?;
+        Some(tokio::task::block_in_place(work))
+    }
+
     /// Does `work` when a core is free. `None`: it panicked, or the program ends.
     pub(crate) async fn run<T: Send + 'static>(
         &self,

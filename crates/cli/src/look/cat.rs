@@ -33,7 +33,7 @@ pub(crate) fn cat(globals: &Globals, args: &CatArgs) -> anyhow::Result<ExitCode>
         let mut peek = peek(globals, &args.options, &args.image).await?;
         let found = find_all(&mut peek, &args.paths, true, globals.quiet, |_, _, _| true).await?;
         let (found, mut failed) = found_of(&args.paths, found);
-        let (fs, _) = peek.into_fs().context("internal: no layers")?;
+        let fs = peek.into_fs();
         for (path, ino) in found {
             let node = fs.tree().node(ino).context("internal: no node")?;
             if let Some(why) = why_unreadable(path, node) {

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
@@ -91,7 +90,7 @@ pub(crate) fn du(globals: &Globals, args: &DuArgs) -> anyhow::Result<ExitCode> {
         if args.by_layer {
             by_layer(&peek, &found, args)?;
         } else {
-            let tree = peek.tree().context("internal: no tree")?;
+            let tree = peek.tree();
             by_directory(tree, &found, args)?;
         }
         Ok(ExitCode::from(u8::from(failed)))
@@ -191,7 +190,7 @@ fn by_layer(peek: &Peek, found: &[(&[u8], Ino)], args: &DuArgs) -> anyhow::Resul
         .collect();
     // Layers that are not open bring nothing.
     let lowest = peek.layers().next().map_or(0, |(position, _)| position);
-    let tree = peek.tree().context("internal: no tree")?;
+    let tree = peek.tree();
     let mut seen = HashSet::new();
     for (path, ino) in found {
         let mut walk = Walk::new(tree, *ino, path, usize::MAX, &everything);

@@ -34,7 +34,7 @@ pub(crate) fn stat(globals: &Globals, args: &StatArgs) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         let mut peek = peek(globals, &args.options, &args.image).await?;
         let ino = find(&mut peek, path, false, globals.quiet, is_told).await?;
-        let tree = peek.tree().context("internal: no tree")?;
+        let tree = peek.tree();
         let node = tree.node(ino).context("internal: no node")?;
         if args.json {
             return output::json(&Entry::new(tree, path, node));

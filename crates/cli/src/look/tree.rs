@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
@@ -68,7 +67,7 @@ pub(crate) fn tree(globals: &Globals, args: &TreeArgs) -> anyhow::Result<ExitCod
         };
         let found = find_all(&mut peek, &args.paths, true, globals.quiet, enough).await?;
         let (found, failed) = found_of(&args.paths, found);
-        let tree = peek.tree().context("internal: no tree")?;
+        let tree = peek.tree();
         if args.json {
             let mut array = JsonArray::new();
             for (path, ino) in found {

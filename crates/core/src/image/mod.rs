@@ -21,5 +21,6 @@ pub(crate) use cached::{cached_images_of, cached_names, not_cached};
 pub use known::{KnownContent, KnownIndex, KnownLayer, known_layers};
 pub use opened::{LayerOrigin, LayerProgress, Opened, Prepared};
 pub use peek::Peek;
+pub(crate) use peek::merge;
 pub use resolve::{Freshness, Image, Pull, Request};
 pub use trees::Trees;

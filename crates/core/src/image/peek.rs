@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::opened::LayerProgress;
 use super::resolve::Image;
-use crate::error::{EngineError, Result};
+use crate::error::{EngineError, Expected, Result};
 use crate::indexes::{hide_format_files, stream_instead};
-use crate::store::{LayerReader, OpenLayer, Store};
+use crate::store::{OpenLayer, Store};
 use crate::view::ImageFs;
-use imgfs_formats::tree::{Answer, Ino, PartialTree, PathError, Tree};
+use imgfs_formats::layer::Toc;
+use imgfs_formats::tree::{Answer, Ino, PartialTree, PathError, Tree, TreeError, Warning};
 
 /// An image of which some layers, from the top, are open.
 pub struct Peek {
@@ -19,7 +20,7 @@ pub struct Peek {
     open: Vec<OpenLayer>,
     /// How many layers below are not open.
     below: usize,
-    tree: Option<PartialTree>,
+    tree: PartialTree,
 }
 
 impl Peek {
@@ -29,9 +30,9 @@ impl Peek {
         Self {
             image,
             store,
+            tree: PartialTree::start(below > 0),
             open: Vec::new(),
             below,
-            tree: None,
         }
     }
 
@@ -46,16 +47,14 @@ impl Peek {
         mut announce: impl FnMut(LayerProgress),
     ) -> Result<Ino> {
         loop {
-            if let Some(tree) = &self.tree {
-                match tree.resolve(path, follow) {
-                    Answer::Found(ino) if enough(tree, ino) => return Ok(ino),
-                    Answer::Absent(err) => return Err(self.nowhere(path, err)),
-                    Answer::Found(ino) if self.below == 0 => return Ok(ino),
-                    Answer::NeedsLowerLayer if self.below == 0 => {
-                        return Err(self.nowhere(path, PathError::NotFound));
-                    }
-                    Answer::Found(_) | Answer::NeedsLowerLayer => {}
+            match self.tree.resolve(path, follow) {
+                Answer::Found(ino) if enough(&self.tree, ino) => return Ok(ino),
+                Answer::Absent(err) => return Err(self.nowhere(path, err)),
+                Answer::Found(ino) if self.below == 0 => return Ok(ino),
+                Answer::NeedsLowerLayer if self.below == 0 => {
+                    return Err(self.nowhere(path, PathError::NotFound));
                 }
+                Answer::Found(_) | Answer::NeedsLowerLayer => {}
             }
             self.open_next(&mut announce).await?;
         }
@@ -73,11 +72,7 @@ impl Peek {
         enough: impl Fn(&PartialTree) -> bool,
         mut announce: impl FnMut(LayerProgress),
     ) -> Result<()> {
-        while !self
-            .tree
-            .as_ref()
-            .is_some_and(|tree| self.below == 0 || enough(tree))
-        {
+        while self.below > 0 && !(self.has_begun() && enough(&self.tree)) {
             self.open_next(&mut announce).await?;
         }
         Ok(())
@@ -85,7 +80,7 @@ impl Peek {
 
     /// Opens all layers. `announce` is told of each download before it starts.
     pub async fn open_all(&mut self, mut announce: impl FnMut(LayerProgress)) -> Result<()> {
-        while self.below > 0 || self.tree.is_none() {
+        while self.below > 0 {
             self.open_next(&mut announce).await?;
         }
         Ok(())
@@ -101,23 +96,32 @@ impl Peek {
         (self.below..).zip(&self.open)
     }
 
-    /// The tree as far as it is known. Empty before [`Peek::find`].
-    pub fn tree(&self) -> Option<&Tree> {
-        self.tree.as_ref().map(PartialTree::tree)
+    /// The tree as far as it is known.
+    pub fn tree(&self) -> &Tree {
+        self.tree.tree()
     }
 
     /// The filesystem over the layers open so far, for reading; others may be opened afterwards.
-    pub fn fs(&self) -> Option<Arc<ImageFs>> {
+    pub fn fs(&self) -> Arc<ImageFs> {
         let readers = self.open.iter().map(|layer| Arc::clone(&layer.reader));
-        let tree = Arc::new(self.tree()?.clone());
-        Some(Arc::new(ImageFs::new(tree, readers.collect())))
+        Arc::new(ImageFs::new(
+            Arc::new(self.tree().clone()),
+            readers.collect(),
+        ))
     }
 
     /// The filesystem over the open layers, for reading.
-    pub fn into_fs(self) -> Option<(Arc<ImageFs>, Vec<Arc<LayerReader>>)> {
-        let readers: Vec<_> = self.open.into_iter().map(|layer| layer.reader).collect();
-        let tree = Arc::new(self.tree?.into_tree());
-        Some((Arc::new(ImageFs::new(tree, readers.clone())), readers))
+    pub fn into_fs(self) -> Arc<ImageFs> {
+        let readers = self.open.into_iter().map(|layer| layer.reader);
+        Arc::new(ImageFs::new(
+            Arc::new(self.tree.into_tree()),
+            readers.collect(),
+        ))
+    }
+
+    /// Whether any layer is open.
+    fn has_begun(&self) -> bool {
+        !self.open.is_empty()
     }
 
     /// Opens the next layer below, and those under it that cost nothing because their index is here.
@@ -151,11 +155,10 @@ impl Peek {
         }
         let (tree, warnings) = loop {
             let tocs: Vec<_> = self.open.iter().map(|layer| &layer.index.toc).collect();
-            let built = if self.below == 0 {
-                Tree::build(&tocs).map(|(tree, warnings)| (PartialTree::complete(tree), warnings))
-            } else {
-                PartialTree::build(&tocs)
-            };
+            let is_all = self.below == 0;
+            let build = || merge(&tocs, is_all);
+            let built = self.store.cores().run_here(build).await;
+            let built = built.expected("merging layers stopped")?;
             let err = match built {
                 Ok(built) => break built,
                 Err(err) => err,
@@ -172,7 +175,19 @@ impl Peek {
         for warning in warnings {
             tracing::debug!("{warning}");
         }
-        self.tree = Some(tree);
+        self.tree = tree;
         Ok(())
     }
+}
+
+/// Merges layers: all of an image, or its topmost ones.
+pub(crate) fn merge(
+    tocs: &[&Toc],
+    is_all: bool,
+) -> std::result::Result<(PartialTree, Vec<Warning>), TreeError> {
+    if is_all {
+        let (tree, warnings) = Tree::build(tocs)?;
+        return Ok((PartialTree::complete(tree), warnings));
+    }
+    PartialTree::build(tocs)
 }

@@ -25,4 +25,4 @@ pub use mounting::{MountRequest, Mounting};
 pub use mountpoint::{Cleared, clear, imgfs_mounted_on, unmount};
 pub use record::{MountRecord, RunningMount, running_mounts};
 pub use runtime_dir::{MountId, RuntimeDir};
-pub use status::{LayerStatus, MountStatus};
+pub use status::{DiffIdCheck, LayerStatus, MountStatus};

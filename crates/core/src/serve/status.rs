@@ -13,7 +13,7 @@ use super::runtime_dir::RuntimeDir;
 use crate::error::{Result, Within};
 use crate::image::{LayerOrigin, Opened};
 use crate::source::BlobSource;
-use crate::store::{LayerReader, Proof, Store, Trust};
+use crate::store::{LayerReader, Proof, ProofStep, Store, Trust};
 use imgfs_formats::oci::{Descriptor, DiffId, Digest};
 
 /// How long a daemon may take to answer before it counts as stuck.
@@ -44,7 +44,7 @@ pub struct MountStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerStatus {
     /// Digest of the blob.
-    pub digest: String,
+    pub digest: Digest,
     /// Its declared media type.
     pub media_type: String,
     /// Size of the blob.
@@ -59,22 +59,44 @@ pub struct LayerStatus {
     pub index: String,
     /// How far the index is bound to the layer: `proven` (the blob's digest was right when the index was made here),
     /// `pinned` (the manifest or a signature names it) or `claimed` (nothing does).
-    pub trust: String,
-    /// The config's DiffId: `ok`, `pending` (not all bytes were here yet), or `mismatch`.
-    pub diff_id: String,
+    pub trust: Trust,
+    /// What is known of the config's DiffId.
+    pub diff_id: DiffIdCheck,
     /// Compressed bytes fetched on demand.
     pub fetched: u64,
     /// Ranges asked for on demand.
     pub fetches: u64,
-    /// How far the proof is that `--prove` asked for: `waiting`, `fetching`, `checking`, `proven`, `contradicted` or
-    /// `stopped`; nothing where nobody asked.
+    /// How far the proof is that the mount asked for; nothing where it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub proof: Option<String>,
+    pub proof: Option<ProofStep>,
     /// Bytes of the blob that are here for the proof, while it fetches.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof_bytes: Option<u64>,
     /// Why it fell back or is not served, if so.
     pub problem: Option<String>,
+}
+
+/// Whether a layer's uncompressed tar is what the image's config says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiffIdCheck {
+    /// It is.
+    Ok,
+    /// Not all of its bytes were here yet, or nobody has looked.
+    Pending,
+    /// It is not.
+    Mismatch,
+}
+
+impl DiffIdCheck {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Pending => "pending",
+            Self::Mismatch => "mismatch",
+        }
+    }
 }
 
 /// What a serving process keeps to answer.
@@ -132,9 +154,9 @@ impl Live {
     fn layer(&self, blob: &Descriptor, reader: &LayerReader, expected: &DiffId) -> LayerStatus {
         let counters = reader.counters();
         let diff_id = match self.store.known_diff_id(&blob.digest) {
-            Ok(Some(found)) if found == *expected => "ok",
-            Ok(Some(_)) => "mismatch",
-            _ => "pending",
+            Ok(Some(found)) if found == *expected => DiffIdCheck::Ok,
+            Ok(Some(_)) => DiffIdCheck::Mismatch,
+            _ => DiffIdCheck::Pending,
         };
         let origin = self.origins.get(&blob.digest);
         let shortcoming = self
@@ -142,7 +164,7 @@ impl Live {
             .shortcoming()
             .filter(|_| counters.cached < counters.size);
         LayerStatus {
-            digest: blob.digest.to_string(),
+            digest: blob.digest,
             media_type: blob.media_type.clone(),
             size: blob.size,
             uncompressed: counters.size,
@@ -152,14 +174,13 @@ impl Live {
                 .map(|origin| origin.index.clone())
                 .unwrap_or_default(),
             trust: match reader.proof() {
-                Proof::Proven => Trust::Proven.name(),
-                _ => origin.map_or("", |origin| origin.trust.name()),
-            }
-            .to_owned(),
-            diff_id: diff_id.to_owned(),
+                Proof::Proven => Trust::Proven,
+                _ => origin.map_or(Trust::Claimed, |origin| origin.trust),
+            },
+            diff_id,
             fetched: counters.fetched,
             fetches: counters.fetches,
-            proof: reader.proof().name().map(str::to_owned),
+            proof: reader.proof().step(),
             proof_bytes: match reader.proof() {
                 Proof::Fetching { here, .. } => Some(here),
                 _ => None,

@@ -39,7 +39,7 @@ pub use disk::{
 use error::Hope;
 pub use error::StoreError;
 pub use ingest::Progress;
-pub use prove::Proof;
+pub use prove::{Proof, ProofStep};
 pub use read::{Counters, LayerPin, LayerReader, OnError, ReadPolicy};
 pub use slot::Slot;
 pub use upkeep::{

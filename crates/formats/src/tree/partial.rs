@@ -35,6 +35,17 @@ impl PartialTree {
         Ok((Self { tree }, warnings))
     }
 
+    /// Before any layer is opened: nothing is known yet, or, of an image without layers, everything.
+    pub fn start(has_layers: bool) -> Self {
+        let below = if has_layers {
+            union::Below::Unopened
+        } else {
+            union::Below::Nothing
+        };
+        let (tree, _) = union::build(&[], below).expect("no layer contradicts another");
+        Self { tree }
+    }
+
     /// Takes a full tree, which leaves no question open.
     pub fn complete(tree: Tree) -> Self {
         Self { tree }

@@ -9,7 +9,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
 use clap::{Args, CommandFactory};
 
 use self::expression::Expression;
@@ -96,7 +95,7 @@ pub(crate) fn find_files(globals: &Globals, args: &FindArgs) -> anyhow::Result<E
         };
         let found = find_all(&mut peek, &args.paths, false, globals.quiet, enough).await?;
         let (found, failed) = found_of(&args.paths, found);
-        let tree = peek.tree().context("internal: no tree")?;
+        let tree = peek.tree();
         let (mut out, mut array) = if args.json {
             (None, Some(JsonArray::new()))
         } else {
@@ -137,7 +136,7 @@ async fn accounts(peek: &mut Peek, path: &str, quiet: bool) -> anyhow::Result<Ve
         Err(err) if leads_nowhere(&err) => return Ok(Vec::new()),
         Err(err) => return Err(err),
     };
-    let fs = peek.fs().context("internal: no layers")?;
+    let fs = peek.fs();
     let mut text = Vec::new();
     let take = |bytes: &[u8]| {
         text.extend(bytes);

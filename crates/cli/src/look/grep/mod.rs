@@ -7,7 +7,6 @@ use std::ops::ControlFlow;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
 use clap::Args;
 use regex::bytes::Regex;
 use serde::Serialize;
@@ -157,7 +156,7 @@ fn search(globals: &Globals, args: &GrepArgs) -> anyhow::Result<ExitCode> {
         };
         let found = find_all(&mut peek, paths, true, globals.quiet, enough).await?;
         let (found, failed) = found_of(paths, found);
-        let (fs, _) = peek.into_fs().context("internal: no layers")?;
+        let fs = peek.into_fs();
         let is_directory =
             |ino: Ino| (fs.tree().node(ino)).is_some_and(imgfs_formats::tree::Node::is_directory);
         let several =

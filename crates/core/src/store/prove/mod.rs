@@ -11,5 +11,5 @@ mod segments;
 mod tests;
 
 pub(in crate::store) use keep::Keeping;
-pub use proof::Proof;
 pub(in crate::store) use proof::ProofCell;
+pub use proof::{Proof, ProofStep};

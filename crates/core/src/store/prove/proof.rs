@@ -9,6 +9,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 /// Whether a layer's index says the truth.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Proof {
@@ -40,17 +42,35 @@ pub enum Proof {
     },
 }
 
+/// A step of a proof, without its details.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProofStep {
+    /// Its turn has not come.
+    Waiting,
+    /// The rest of the blob is being fetched.
+    Fetching,
+    /// The index is made anew and compared.
+    Checking,
+    /// The index is right.
+    Proven,
+    /// It is not: the layer is quarantined.
+    Contradicted,
+    /// It will not be known in this mount.
+    Stopped,
+}
+
 impl Proof {
-    /// One word for it; nothing where nobody asked.
-    pub fn name(&self) -> Option<&'static str> {
+    /// How far it is; nothing where nobody asked.
+    pub fn step(&self) -> Option<ProofStep> {
         match self {
             Self::NotAsked => None,
-            Self::Waiting => Some("waiting"),
-            Self::Fetching { .. } => Some("fetching"),
-            Self::Checking => Some("checking"),
-            Self::Proven => Some("proven"),
-            Self::Contradicted { .. } => Some("contradicted"),
-            Self::Stopped { .. } => Some("stopped"),
+            Self::Waiting => Some(ProofStep::Waiting),
+            Self::Fetching { .. } => Some(ProofStep::Fetching),
+            Self::Checking => Some(ProofStep::Checking),
+            Self::Proven => Some(ProofStep::Proven),
+            Self::Contradicted { .. } => Some(ProofStep::Contradicted),
+            Self::Stopped { .. } => Some(ProofStep::Stopped),
         }
     }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use futures_util::future::{join_all, try_join_all};
 
 use crate::error::{EngineError, Expected, Result, fail};
-use crate::image::{Image, LayerProgress};
+use crate::image::{Image, LayerProgress, merge};
 use crate::indexes::{hide_format_files, stream_instead};
 use crate::store::{OpenLayer, Store};
 use crate::view::ImageFs;
@@ -25,7 +25,7 @@ use content::{Decided, decide};
 use imgfs_formats::layer::estargz::TOC_DIGEST;
 use imgfs_formats::oci::{Descriptor, Digest};
 use imgfs_formats::tree::{
-    Aspects, Change, ChangeKind, ChangesAbove, PartialTree, PathError, Tree, changes_above,
+    Aspects, Change, ChangeKind, ChangesAbove, PartialTree, PathError, changes_above,
 };
 
 /// An image, or the lower layers of one.
@@ -370,11 +370,11 @@ impl Comparison {
         let (warnings, tree) = loop {
             let layers = self.open_layers(side);
             let tocs: Vec<_> = layers.iter().map(|layer| &layer.index.toc).collect();
-            let built = if self.below == 0 {
-                Tree::build(&tocs).map(|(tree, warnings)| (PartialTree::complete(tree), warnings))
-            } else {
-                PartialTree::build(&tocs)
-            };
+            let is_all = self.below == 0;
+            let built = (self.store.cores())
+                .run_here(|| merge(&tocs, is_all))
+                .await
+                .expected("merging layers stopped")?;
             let err = match built {
                 Ok((tree, warnings)) => break (warnings, tree),
                 Err(err) => err,
