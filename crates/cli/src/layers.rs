@@ -8,6 +8,7 @@ use super::globals::{Globals, ImageOptions, runtime};
 use super::history::command_text;
 use super::{output, time};
 use imgfs_core::image::{Image, KnownLayer, known_layers};
+use imgfs_core::store::IndexKind;
 
 /// List the layers of an image, the base (0) first.
 #[derive(Args)]
@@ -96,8 +97,8 @@ pub(super) fn infos(layers: &[KnownLayer]) -> Vec<LayerInfo> {
         size: layer.blob.size,
         unpacked: layer.content.map(|content| content.files),
         entries: layer.content.map(|content| content.entries),
-        indexed: (layer.index.as_ref()).is_some_and(|index| index.source == "cache"),
-        index: layer.index.as_ref().map(|index| index.source.clone()),
+        indexed: (layer.index.as_ref()).is_some_and(|index| index.source == IndexKind::Cache),
+        index: layer.index.as_ref().map(|index| index.source.to_string()),
         trust: layer.index.as_ref().map(|index| index.trust.name()),
         created: layer.step.as_ref().and_then(|step| step.created.clone()),
         created_by: layer.step.as_ref().map(|step| step.created_by.clone()),

@@ -114,7 +114,7 @@ pub(super) fn status(args: &StatusArgs) -> anyhow::Result<()> {
                 output::size(layer.uncompressed),
                 percent(layer.cached, layer.uncompressed),
                 output::size(layer.fetched),
-                layer.index.clone(),
+                layer.index.to_string(),
                 layer.trust.name().to_owned(),
                 layer.diff_id.name().to_owned(),
             ]

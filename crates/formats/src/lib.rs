@@ -8,3 +8,4 @@
 pub mod layer;
 pub mod oci;
 pub mod tree;
+pub mod trust;

@@ -110,7 +110,7 @@ fn kept(store: &Store, blob: &Descriptor) -> anyhow::Result<Option<IndexRow>> {
         if let Some(index) = store.load_index(&slot, true)? {
             let size = store.index_size(&slot);
             let place = if finding.place.is_empty() {
-                finding.origin
+                finding.origin.to_string()
             } else {
                 finding.place
             };

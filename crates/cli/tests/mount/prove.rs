@@ -32,7 +32,7 @@ fn found(world: &World, layer: &Layer, index: &LayerIndex) -> (String, Slot) {
     let store = Store::open(&world.path("cache"), DEFAULT_LIMIT).unwrap();
     let slot = Slot::found(index.blob, &Digest::sha256(b"found"));
     let finding = Finding {
-        origin: "published".to_owned(),
+        origin: imgfs_formats::trust::IndexKind::Published,
         trust: Trust::Claimed,
         place: "here".to_owned(),
         key: None,

@@ -6,6 +6,7 @@ use crate::indexes::pinned;
 use crate::store::{Slot, Store, Trust};
 use imgfs_formats::layer::{EntryKind, LayerIndex};
 use imgfs_formats::oci::{BuildStep, Descriptor, DiffId};
+use imgfs_formats::trust::IndexKind;
 
 /// One layer.
 #[derive(Debug, Clone)]
@@ -26,7 +27,7 @@ pub struct KnownLayer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownIndex {
     /// For people: `cache` for one that was made here, else the format or the place where it was found.
-    pub source: String,
+    pub source: IndexKind,
     /// How far it is bound to the layer.
     pub trust: Trust,
 }
@@ -67,7 +68,7 @@ fn index_here(
 ) -> Result<(Option<KnownIndex>, Option<KnownContent>)> {
     if let Some(index) = store.load_index(&Slot::own(blob.digest), false)? {
         let known = KnownIndex {
-            source: "cache".to_owned(),
+            source: IndexKind::Cache,
             trust: Trust::Proven,
         };
         return Ok((Some(known), Some(content(&index))));
@@ -87,7 +88,7 @@ fn index_here(
         }
     }
     let announced = pinned(blob).map(|(_, format)| KnownIndex {
-        source: format.to_owned(),
+        source: format,
         trust: Trust::Pinned,
     });
     Ok((announced, None))

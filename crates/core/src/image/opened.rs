@@ -24,9 +24,7 @@ use crate::view::ImageFs;
 use imgfs_formats::layer::Toc;
 use imgfs_formats::oci::{Descriptor, Digest};
 use imgfs_formats::tree::Tree;
-
-/// The origin of an index that is made by streaming the layer.
-const FIRST_CONTACT: &str = "first-contact";
+use imgfs_formats::trust::IndexKind;
 
 /// One layer's download, to be shown while it runs.
 #[derive(Clone)]
@@ -47,8 +45,8 @@ pub struct Prepared {
 /// How a layer of an open image came to be readable.
 #[derive(Clone)]
 pub struct LayerOrigin {
-    /// For people: how its index came to be.
-    pub index: String,
+    /// How its index came to be.
+    pub index: IndexKind,
     /// How far the index is bound to the layer.
     pub trust: Trust,
     /// For people: what was wrong with an index that was not used.
@@ -63,7 +61,7 @@ impl LayerOrigin {
     /// Of a layer that was streamed just now.
     fn streamed() -> Self {
         Self {
-            index: FIRST_CONTACT.to_owned(),
+            index: IndexKind::FirstContact,
             trust: Trust::Proven,
             problem: None,
             prefetch: Vec::new(),
@@ -102,10 +100,10 @@ impl Prepared {
                 ..LayerOrigin::streamed()
             };
             if is_here {
-                "cache".clone_into(&mut origin.index);
+                origin.index = IndexKind::Cache;
             }
             if let Some(layer) = layer {
-                origin.index.clone_from(&layer.finding.origin);
+                origin.index = layer.finding.origin;
                 origin.trust = layer.finding.trust;
                 origin.prefetch.clone_from(&layer.prefetch);
                 origin.midstates.clone_from(&layer.midstates);
@@ -125,7 +123,7 @@ impl Prepared {
         let mut seen = HashMap::new();
         for blob in &self.image.resolved.manifest.layers {
             let origin = self.origins.get(&blob.digest);
-            if origin.is_some_and(|origin| origin.index == FIRST_CONTACT) {
+            if origin.is_some_and(|origin| origin.index == IndexKind::FirstContact) {
                 seen.entry(blob.digest).or_insert_with(|| blob.clone());
             }
         }

@@ -4,13 +4,14 @@
 //! all likelihood; a second one, for what is missing of it, is rare.
 
 use super::range::{read_range, read_until_right};
-use super::toc::{ESTARGZ, Failure, FoundToc, compute, found, plain};
+use super::toc::{Failure, FoundToc, compute, found, plain};
 use super::toc_image::TocImage;
 use crate::error::Result;
 use crate::source::{BlobSource, Provenance, read_blob};
 use imgfs_formats::layer::estargz::Footer;
 use imgfs_formats::layer::{ContentsError, MAX_CONTENTS, TableOfContents, estargz};
 use imgfs_formats::oci::{Descriptor, Digest};
+use imgfs_formats::trust::IndexKind;
 
 /// Which part of a blob the first request is for: the tables of Debian's packages are 0.2 to 0.6 % of their layers.
 const TAIL_FRACTION: u64 = 160;
@@ -29,9 +30,12 @@ pub(super) async fn find(
     let read = async {
         let digest = digest?;
         let contents = read(source, blob, digest, toc_image).await?;
-        Ok::<_, Failure>(found(contents, digest, ESTARGZ))
+        Ok::<_, Failure>(found(contents, digest, IndexKind::EStargz))
     };
-    Some(read.await.map_err(|err| plain(blob, ESTARGZ, &err)))
+    Some(
+        read.await
+            .map_err(|err| plain(blob, IndexKind::EStargz, &err)),
+    )
 }
 
 async fn read(

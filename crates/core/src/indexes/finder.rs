@@ -16,11 +16,12 @@ use super::toc_image::TocImage;
 use super::{IndexPolicy, MidstatesBlob, soci, toc};
 use crate::error::Result;
 use crate::hint::Hint;
-use crate::indexes::published::{ORIGIN as PUBLISHED, Published};
+use crate::indexes::published::Published;
 use crate::source::BlobSource;
 use crate::store::{Finding, OpenLayer, Slot, Store, StoreError, Trust};
 use imgfs_formats::layer::{LayerIndex, SpanDigest};
 use imgfs_formats::oci::{Descriptor, Digest, Manifest, PublicKey};
+use imgfs_formats::trust::IndexKind;
 
 /// How long the search for one layer's index may take: a few round trips, and 1 % of a large layer over a slow line. A
 /// mount can do without.
@@ -240,7 +241,7 @@ impl Finder {
             return Ok(None);
         };
         let finding = Finding {
-            origin: soci::ORIGIN.to_owned(),
+            origin: IndexKind::Soci,
             trust: index.trust,
             place: String::new(),
             key: None,
@@ -249,7 +250,7 @@ impl Finder {
         if let Some(layer) = self.open_kept(blob, slot.clone(), finding.clone()).await? {
             return Ok(Some(layer));
         }
-        if let Some(refused) = self.refused(&slot, soci::ORIGIN)? {
+        if let Some(refused) = self.refused(&slot, IndexKind::Soci)? {
             *problem = Some(refused);
             return Ok(None);
         }
@@ -303,8 +304,8 @@ impl Finder {
         blob: &Descriptor,
         problem: &mut Option<String>,
     ) -> Result<Option<FoundLayer>, StoreError> {
-        let finding = |origin: &str| Finding {
-            origin: origin.to_owned(),
+        let finding = |origin: IndexKind| Finding {
+            origin,
             trust: Trust::Pinned,
             place: String::new(),
             key: None,
@@ -353,7 +354,7 @@ impl Finder {
     }
 
     /// What to say of an index that was refused before, if it was.
-    fn refused(&self, slot: &Slot, origin: &str) -> Result<Option<String>, StoreError> {
+    fn refused(&self, slot: &Slot, origin: IndexKind) -> Result<Option<String>, StoreError> {
         let why = self.store.refusal(slot)?;
         Ok(why.map(|why| {
             format!(
@@ -372,8 +373,8 @@ impl Finder {
         let key = self.policy.published.key.as_ref().map(PublicKey::id);
         for (slot, mut finding) in self.store.found_indexes(&blob.digest)? {
             // The others are bound by what a manifest says, if it does.
-            let is_claimed = finding.trust == Trust::Claimed && finding.origin == soci::ORIGIN;
-            if finding.origin != PUBLISHED && !(is_claimed && self.policy.soci_v1) {
+            let is_claimed = finding.trust == Trust::Claimed && finding.origin == IndexKind::Soci;
+            if finding.origin != IndexKind::Published && !(is_claimed && self.policy.soci_v1) {
                 continue;
             }
             // A signature counts only if it is of the key that is asked for now.
@@ -406,7 +407,7 @@ impl Finder {
         let published = self.published.get_or_init(begin).await;
         let usable = |index: &Digest, trust: Trust| {
             let slot = Slot::found(blob.digest, index);
-            match self.refused(&slot, PUBLISHED) {
+            match self.refused(&slot, IndexKind::Published) {
                 Ok(None) if trust.satisfies(self.policy.require) => Ok(()),
                 Ok(None) => Err(self.too_little(trust)),
                 Ok(Some(refused)) => Err(refused),
@@ -468,7 +469,7 @@ impl Finder {
         problem: &mut Option<String>,
     ) -> Result<Option<FoundLayer>, StoreError> {
         let slot = Slot::found(blob.digest, &found.identity);
-        if let Some(refused) = self.refused(&slot, &found.finding.origin)? {
+        if let Some(refused) = self.refused(&slot, found.finding.origin)? {
             *problem = Some(refused);
             return Ok(None);
         }

@@ -37,9 +37,6 @@ const INDEX_DIGEST: &str = "com.amazon.soci.index-digest";
 /// At a zTOC: the layer it is of.
 const LAYER_DIGEST: &str = "com.amazon.soci.image-layer-digest";
 
-/// For people: the format.
-pub(crate) const ORIGIN: &str = "SOCI";
-
 /// The SOCI index of one image.
 #[derive(Debug)]
 pub(crate) struct SociIndex {

@@ -10,15 +10,12 @@ use crate::error::Result;
 use crate::source::{BlobSource, SourceError};
 use imgfs_formats::layer::{ContentsError, LayerIndex, TableOfContents};
 use imgfs_formats::oci::{Descriptor, Digest};
+use imgfs_formats::trust::IndexKind;
 
 use super::toc_image::TocImage;
 use super::{estargz, zstd_chunked};
 use imgfs_formats::layer::estargz::toc_digest;
 use imgfs_formats::layer::zstd_chunked::read_annotations;
-/// For people: the formats.
-pub(super) const ESTARGZ: &str = "eStargz";
-pub(super) const ZSTD_CHUNKED: &str = "zstd:chunked";
-
 /// An index that was found.
 #[derive(Debug)]
 pub struct FoundToc {
@@ -29,7 +26,7 @@ pub struct FoundToc {
     /// Digest of what it was made from: it names the index in the cache.
     pub identity: Digest,
     /// For people: the format.
-    pub origin: &'static str,
+    pub origin: IndexKind,
 }
 
 /// Looks for an index that the layer's own format has. `None`: it is a plain layer. An error says, for people, which
@@ -47,12 +44,12 @@ pub async fn in_format(
 }
 
 /// The digest of the layer's table of contents and the format, as its annotations say; wrong ones count as none.
-pub(crate) fn pinned(blob: &Descriptor) -> Option<(Digest, &'static str)> {
+pub(crate) fn pinned(blob: &Descriptor) -> Option<(Digest, IndexKind)> {
     if let Ok(Some(annotations)) = read_annotations(&blob.annotations) {
-        return Some((annotations.checksum, ZSTD_CHUNKED));
+        return Some((annotations.checksum, IndexKind::ZstdChunked));
     }
     let digest = toc_digest(&blob.annotations).ok()??;
-    Some((digest, ESTARGZ))
+    Some((digest, IndexKind::EStargz))
 }
 
 /// Why a table of contents is not used.
@@ -70,7 +67,7 @@ pub(super) enum Failure {
 }
 
 /// The message of [`in_format`].
-pub(super) fn plain(blob: &Descriptor, format: &str, why: &impl Display) -> String {
+pub(super) fn plain(blob: &Descriptor, format: IndexKind, why: &impl Display) -> String {
     format!(
         "layer {} is treated as plain, as its {format} table of contents cannot be used: {why}",
         blob.digest.short()
@@ -89,7 +86,7 @@ pub(super) async fn compute<T: Send + 'static>(
     }
 }
 
-pub(super) fn found(contents: TableOfContents, identity: Digest, origin: &'static str) -> FoundToc {
+pub(super) fn found(contents: TableOfContents, identity: Digest, origin: IndexKind) -> FoundToc {
     FoundToc {
         index: contents.index,
         prefetch: contents.prefetch,

@@ -1,12 +1,13 @@
 //! The table of contents of a zstd:chunked layer: the manifest says where it is, so one exact request gets it.
 
 use super::range::{read_range, read_until_right};
-use super::toc::{Failure, FoundToc, ZSTD_CHUNKED, compute, found, plain};
+use super::toc::{Failure, FoundToc, compute, found, plain};
 use crate::error::Result;
 use crate::source::{BlobSource, Provenance};
 use imgfs_formats::layer::zstd_chunked::Annotations;
 use imgfs_formats::layer::{TableOfContents, zstd_chunked};
 use imgfs_formats::oci::Descriptor;
+use imgfs_formats::trust::IndexKind;
 
 /// Looks for it. `None`: the layer does not say that it is zstd:chunked.
 pub(super) async fn find(
@@ -18,9 +19,12 @@ pub(super) async fn find(
         let annotations = annotations?;
         let identity = annotations.checksum;
         let contents = read(source, blob, annotations).await?;
-        Ok::<_, Failure>(found(contents, identity, ZSTD_CHUNKED))
+        Ok::<_, Failure>(found(contents, identity, IndexKind::ZstdChunked))
     };
-    Some(read.await.map_err(|err| plain(blob, ZSTD_CHUNKED, &err)))
+    Some(
+        read.await
+            .map_err(|err| plain(blob, IndexKind::ZstdChunked, &err)),
+    )
 }
 
 async fn read(

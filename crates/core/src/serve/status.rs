@@ -15,6 +15,7 @@ use crate::image::{LayerOrigin, Opened};
 use crate::source::BlobSource;
 use crate::store::{LayerReader, Proof, ProofStep, Store, Trust};
 use imgfs_formats::oci::{Descriptor, DiffId, Digest};
+use imgfs_formats::trust::IndexKind;
 
 /// How long a daemon may take to answer before it counts as stuck.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
@@ -55,8 +56,8 @@ pub struct LayerStatus {
     pub cached: u64,
     /// Size of the index file; 0 if it could not be kept.
     pub index_bytes: u64,
-    /// How the index came to be: `first-contact` in this mount, `cache`, or the format or place where it was found.
-    pub index: String,
+    /// How the index came to be.
+    pub index: IndexKind,
     /// How far the index is bound to the layer: `proven` (the blob's digest was right when the index was made here),
     /// `pinned` (the manifest or a signature names it) or `claimed` (nothing does).
     pub trust: Trust,
@@ -170,9 +171,7 @@ impl Live {
             uncompressed: counters.size,
             cached: counters.cached,
             index_bytes: self.store.index_size(reader.slot()),
-            index: origin
-                .map(|origin| origin.index.clone())
-                .unwrap_or_default(),
+            index: origin.map_or(IndexKind::Cache, |origin| origin.index),
             trust: match reader.proof() {
                 Proof::Proven => Trust::Proven,
                 _ => origin.map_or(Trust::Claimed, |origin| origin.trust),

@@ -33,11 +33,10 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 
-pub use disk::{
-    CachedDocuments, Finding, ImageRecord, KnownImage, LayerUse, Offline, TagRecord, Trust,
-};
+pub use disk::{CachedDocuments, Finding, ImageRecord, KnownImage, LayerUse, Offline, TagRecord};
 use error::Hope;
 pub use error::StoreError;
+pub use imgfs_formats::trust::{IndexKind, Trust};
 pub use ingest::Progress;
 pub use prove::{Proof, ProofStep};
 pub use read::{Counters, LayerPin, LayerReader, OnError, ReadPolicy};

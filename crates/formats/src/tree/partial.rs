@@ -36,6 +36,7 @@ impl PartialTree {
     }
 
     /// Before any layer is opened: nothing is known yet, or, of an image without layers, everything.
+    #[expect(clippy::missing_panics_doc, reason = "it never does")]
     pub fn start(has_layers: bool) -> Self {
         let below = if has_layers {
             union::Below::Unopened

@@ -27,6 +27,7 @@ use crate::store::{Finding, Trust};
 use candidate::Candidate;
 use imgfs_formats::layer::LayerIndex;
 use imgfs_formats::oci::{Descriptor, Digest, PublicKey, Reference};
+use imgfs_formats::trust::IndexKind;
 use lookup::Lookup;
 pub(crate) use lookup::tagged;
 
@@ -92,9 +93,6 @@ pub enum Vouched {
 /// See [`Published::find_usable`].
 pub(super) type Usable<'a> = dyn Fn(&Digest, Trust) -> Result<(), String> + Send + Sync + 'a;
 
-/// How the cache and `status` call an index that was published.
-pub(super) const ORIGIN: &str = "published";
-
 impl Vouched {
     /// How far that binds the index to the layer.
     pub fn trust(&self) -> Trust {
@@ -109,7 +107,7 @@ impl FoundIndex {
     /// What the cache remembers of it.
     pub fn finding(&self) -> Finding {
         Finding {
-            origin: ORIGIN.to_owned(),
+            origin: IndexKind::Published,
             trust: self.vouched.trust(),
             place: self.origin.clone(),
             key: match &self.vouched {

@@ -20,57 +20,16 @@ use crate::store::read::LayerReader;
 use crate::store::{Cache, OpenLayer, Slot, Store, StoreError};
 use imgfs_formats::layer::{LayerIndex, SpanDigest, SpanError};
 use imgfs_formats::oci::{Descriptor, Digest, Midstates};
+use imgfs_formats::trust::{IndexKind, Trust};
 
 /// What the name of the file with an index's midstates ends in.
 const MIDSTATES: &str = "midstates";
 
-/// How far a layer's index is bound to the layer, the strongest first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Trust {
-    /// It was made, or made again, here by a full pass over bytes that have the layer's digest.
-    Proven,
-    /// Its digest stands in the manifest, or is signed by a key that the user named.
-    Pinned,
-    /// It was found beside the image, and nothing binds it to the layer.
-    Claimed,
-}
-
-impl Trust {
-    /// What users write.
-    pub const NAMES: [&str; 3] = ["proven", "pinned", "claimed"];
-
-    /// As users write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Proven => "proven",
-            Self::Pinned => "pinned",
-            Self::Claimed => "claimed",
-        }
-    }
-
-    /// Whether it is as good as what is required.
-    pub fn satisfies(self, required: Self) -> bool {
-        self <= required
-    }
-}
-
-impl std::str::FromStr for Trust {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        [Self::Proven, Self::Pinned, Self::Claimed]
-            .into_iter()
-            .find(|trust| trust.name() == text)
-            .ok_or_else(|| format!("{text:?} is none of {}", Self::NAMES.join(", ")))
-    }
-}
-
 /// How an index came here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// For people: the format or the place, such as `estargz` or `published`.
-    pub origin: String,
+    /// What it is.
+    pub origin: IndexKind,
     /// How far it is bound to the layer.
     pub trust: Trust,
     /// For people: where exactly it was.

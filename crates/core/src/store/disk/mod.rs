@@ -14,5 +14,5 @@ pub(in crate::store) use files::{
     BLOB, BLOB_MAP, EvictableLayer, LayerFiles, Locked, NEW_DATA, NewData, UNFINISHED, disk_usage,
     publish, read_if_there, remove_if_there,
 };
-pub use findings::{Finding, Trust};
+pub use findings::Finding;
 pub(in crate::store) use partial::PartialBlob;

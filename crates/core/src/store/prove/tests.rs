@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 
 use super::proof::Proof;
 use crate::source::{BlobSource, ByteStream, Provenance, Resolved, SourceError, Traffic};
-use crate::store::disk::{BLOB, Finding, Trust, disk_usage};
+use crate::store::disk::{BLOB, Finding, disk_usage};
 use crate::store::ingest::Progress;
 use crate::store::read::LayerReader;
 use crate::store::upkeep::DEFAULT_LIMIT;
@@ -20,6 +20,7 @@ use imgfs_formats::layer::{
     Checkpoint, Chunk, Entry, EntryKind, LayerIndex, Span, SpanDigest, SpanTable, Toc, TocBuilder,
 };
 use imgfs_formats::oci::{Descriptor, DiffId, Digest, MidstateDigester, Midstates};
+use imgfs_formats::trust::Trust;
 
 /// A source with one blob that counts what it gives.
 struct Counting {
@@ -311,7 +312,7 @@ impl Claim {
 
     async fn open_in(&self, store: &Arc<Store>, source: &Arc<Counting>) -> Arc<LayerReader> {
         let finding = Finding {
-            origin: "test".to_owned(),
+            origin: imgfs_formats::trust::IndexKind::Published,
             trust: Trust::Claimed,
             key: None,
             place: String::new(),

@@ -1,9 +1,10 @@
 //! What a check must not take away.
 
 use super::*;
-use crate::store::disk::{Trust, publish};
+use crate::store::disk::publish;
 use crate::store::upkeep::DEFAULT_LIMIT;
 use imgfs_formats::oci::Descriptor;
+use imgfs_formats::trust::Trust;
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
@@ -20,7 +21,7 @@ fn an_index() -> (Digest, Vec<u8>) {
 
 fn finding() -> Finding {
     Finding {
-        origin: "estargz".to_owned(),
+        origin: imgfs_formats::trust::IndexKind::EStargz,
         trust: Trust::Pinned,
         place: String::new(),
         key: None,
