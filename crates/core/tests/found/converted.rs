@@ -235,7 +235,7 @@ async fn what_ctr_remote_converts_is_the_same_image() {
     let traffic = estargz.source.traffic();
     assert_eq!(traffic.requests - before.requests, 1, "the end of the blob");
     assert_eq!(traffic.bytes - before.bytes, 64 << 10);
-    assert_eq!(found.origin, "eStargz");
+    assert_eq!(found.origin, imgfs_formats::trust::IndexKind::EStargz);
     assert_eq!(found.prefetch, None);
     estargz.check(0, Times::Rounded).await;
 
@@ -263,7 +263,7 @@ async fn what_ctr_remote_converts_is_the_same_image() {
     let traffic = zstd.source.traffic();
     assert_eq!(traffic.requests - before.requests, 1, "the table itself");
     assert!(traffic.bytes - before.bytes < 20_000);
-    assert_eq!(found.origin, "zstd:chunked");
+    assert_eq!(found.origin, imgfs_formats::trust::IndexKind::ZstdChunked);
     zstd.check(0, Times::Rounded).await;
 }
 
@@ -288,7 +288,7 @@ async fn what_skopeo_converts_is_the_same_image() {
         let before = image.source.traffic();
         let found = image.find(0).await.unwrap().unwrap();
         assert_eq!(image.source.traffic().requests - before.requests, 1);
-        assert_eq!(found.origin, "zstd:chunked");
+        assert_eq!(found.origin, imgfs_formats::trust::IndexKind::ZstdChunked);
         assert_eq!(found.prefetch, None);
         let found = image.check(0, Times::Exact).await;
         let holes = found.index.toc.iter().filter(|entry| {
