@@ -1,6 +1,6 @@
 //! Tars in pieces of any size, and the trees made of them.
 
-use crate::layer::{Content, EntryKind, TarScanner, Toc};
+use crate::layer::{ContentPass, EntryKind, TarScanner, Toc};
 use crate::tree::{PartialTree, Tree};
 use crate::{lengths, pieces};
 
@@ -83,7 +83,7 @@ fn scan<'a>(
     data: &[u8],
     pieces: impl Iterator<Item = &'a [u8]> + Clone,
 ) -> Result<Scanned, String> {
-    let mut content = Content::new();
+    let mut content = ContentPass::new();
     let by_content = (pieces.clone().try_for_each(|piece| content.bytes(piece)))
         .and_then(|()| content.finish().map(|result| result.warnings));
     let mut scanner = TarScanner::new();

@@ -47,7 +47,7 @@ pub(super) enum PayloadBytes {
 }
 
 /// The body of a request.
-enum Content<'a> {
+enum RequestBody<'a> {
     None,
     Form(&'a [(&'a str, &'a str)]),
     Payload(&'a Payload),
@@ -132,7 +132,7 @@ impl Http {
         payload: Option<&Payload>,
         what: &str,
     ) -> Result<Response, SendError> {
-        let content = payload.map_or(Content::None, Content::Payload);
+        let content = payload.map_or(RequestBody::None, RequestBody::Payload);
         self.exchange(method, url, headers, &content, what).await
     }
 
@@ -144,7 +144,7 @@ impl Http {
         fields: &[(&str, &str)],
         what: &str,
     ) -> Result<Response, SendError> {
-        self.exchange(Method::POST, url, headers, &Content::Form(fields), what)
+        self.exchange(Method::POST, url, headers, &RequestBody::Form(fields), what)
             .await
     }
 
@@ -153,7 +153,7 @@ impl Http {
         method: Method,
         url: &Url,
         headers: HeaderMap,
-        content: &Content<'_>,
+        content: &RequestBody<'_>,
         what: &str,
     ) -> Result<Response, SendError> {
         let key = if url.host_str() == Some(self.registry.as_str()) {
@@ -171,9 +171,9 @@ impl Http {
         let mut limit = self.timeouts.first_byte;
         let mut passing = None;
         match content {
-            Content::None => {}
-            Content::Form(fields) => request = request.form(fields),
-            Content::Payload(payload) => {
+            RequestBody::None => {}
+            RequestBody::Form(fields) => request = request.form(fields),
+            RequestBody::Payload(payload) => {
                 request = request.header(CONTENT_TYPE, &*payload.content_type);
                 let size = match &payload.bytes {
                     PayloadBytes::Whole(bytes) => {

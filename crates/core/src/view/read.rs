@@ -20,7 +20,7 @@ pub(super) struct Plan<'a> {
 
 /// A stored part of a plan: where it goes in the buffer, and where it begins in the layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Piece {
+struct StoredPart {
     buffer: Range<usize>,
     layer_offset: u64,
 }
@@ -168,7 +168,7 @@ impl Plan<'_> {
         buf.resize(self.length, 0);
     }
 
-    fn pieces(&self) -> impl Iterator<Item = Piece> {
+    fn pieces(&self) -> impl Iterator<Item = StoredPart> {
         let end = self.offset.saturating_add(self.length as u64);
         let extents = self.extents.as_slice();
         let first =
@@ -179,7 +179,7 @@ impl Plan<'_> {
             .map(move |extent| {
                 let from = extent.file_offset.max(self.offset);
                 let to = (extent.file_offset + extent.length).min(end);
-                Piece {
+                StoredPart {
                     buffer: self.in_buffer(from)..self.in_buffer(to),
                     layer_offset: extent.layer_offset + (from - extent.file_offset),
                 }

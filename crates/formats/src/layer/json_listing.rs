@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use super::contents_error::ContentsError;
 use super::estargz::{FORMAT_FILES, PREFETCH_LANDMARK};
 use super::json_toc::cleaned;
-use super::payloads::{File, Payloads, Piece};
+use super::payloads::{File, PayloadSlice, Payloads};
 use super::rfc3339::parse_time;
 use super::span::Hash;
 use super::toc::{Entry, EntryKind, Mtime, Toc, TocBuilder, Xattrs};
@@ -242,7 +242,7 @@ impl Listing {
         } else {
             sha256(digest).ok_or_else(|| record.wrong("digest", &digest))?
         };
-        self.payloads.pieces.push(Piece {
+        self.payloads.pieces.push(PayloadSlice {
             offset: record.offset,
             end: None,
             inner: record.inner_offset,

@@ -4,7 +4,7 @@
 //! contiguous there, so a file is `(layer, offset, size)`. This module turns bytes into values and does no
 //! I/O: it knows no registry and no cache.
 //!
-//! The way in is the forward pass ([`Scanner`], [`Content`]) that makes a [`LayerIndex`], or a table of contents that the
+//! The way in is the forward pass ([`Scanner`], [`ContentPass`]) that makes a [`LayerIndex`], or a table of contents that the
 //! layer's maker wrote ([`estargz`], [`zstd_chunked`]); the way out is [`SpanDecoder`], which turns one span's compressed
 //! bytes into checked uncompressed ones.
 
@@ -34,7 +34,7 @@ pub use contents_error::ContentsError;
 pub use decode::{SpanDecoder, SpanError};
 pub use index::{IndexError, LayerIndex};
 pub use json_toc::{MAX_CONTENTS, TableOfContents};
-pub use pass::{Content, ContentResult, LayerError};
+pub use pass::{ContentPass, LayerError, PassResult};
 pub use scan::{Codec, PIECE_SIZE, Piece, ScanError, ScannedSpan, Scanner};
 pub use span::{
     Checkpoint, Chunk, Hash, MAX_LAYER_SIZE, MAX_SPAN_COMPRESSED, MAX_SPAN_SIZE, MEMBER_SPAN_SIZE,

@@ -1,7 +1,7 @@
 //! The forward pass as a whole: from the bytes of a blob to its index.
 //!
 //! Two halves, so that they can run on two threads with decoded pieces in between: [`Scanner`] decodes and
-//! finds spans, [`Content`] reads the tar and hashes what comes out. [`LayerIndex::join`] makes the index of
+//! finds spans, [`ContentPass`] reads the tar and hashes what comes out. [`LayerIndex::join`] makes the index of
 //! both.
 
 use super::index::LayerIndex;
@@ -26,15 +26,15 @@ pub enum LayerError {
 }
 
 /// The second half: decoded pieces in, entries and digests out.
-pub struct Content {
+pub struct ContentPass {
     tar: TarScanner,
     span_hasher: blake3::Hasher,
     decoded_digests: Vec<Hash>,
     size: u64,
 }
 
-/// What [`Content`] found.
-pub struct ContentResult {
+/// What [`ContentPass`] found.
+pub struct PassResult {
     toc: Toc,
     file_digests: Vec<Hash>,
     decoded_digests: Vec<Hash>,
@@ -42,7 +42,7 @@ pub struct ContentResult {
     pub warnings: Vec<String>,
 }
 
-impl Content {
+impl ContentPass {
     /// At the start of a layer.
     pub fn new() -> Self {
         Self {
@@ -68,9 +68,9 @@ impl Content {
     }
 
     /// The layer is complete.
-    pub fn finish(self) -> Result<ContentResult, TarError> {
+    pub fn finish(self) -> Result<PassResult, TarError> {
         let (toc, file_digests, warnings) = self.tar.finish(self.size)?;
-        Ok(ContentResult {
+        Ok(PassResult {
             toc,
             file_digests,
             decoded_digests: self.decoded_digests,
@@ -79,7 +79,7 @@ impl Content {
     }
 }
 
-impl Default for Content {
+impl Default for ContentPass {
     fn default() -> Self {
         Self::new()
     }
@@ -91,7 +91,7 @@ impl LayerIndex {
         blob: Digest,
         blob_size: u64,
         (codec, scanned): (Codec, Vec<ScannedSpan>),
-        content: ContentResult,
+        content: PassResult,
     ) -> Result<Self, SpanTableError> {
         let spans = (scanned.into_iter().zip(content.decoded_digests))
             .map(|(span, decoded_digest)| Span {
@@ -117,7 +117,7 @@ impl LayerIndex {
 
     /// The whole pass on one thread over a blob in memory, for small layers and tests.
     pub fn of_blob(blob: &[u8]) -> Result<Self, LayerError> {
-        let mut content = Content::new();
+        let mut content = ContentPass::new();
         let mut failure = None;
         let scanned = {
             let mut sink = |piece: Piece| match piece {

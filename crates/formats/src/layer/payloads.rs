@@ -27,7 +27,7 @@ const ALIGNMENT: u64 = 512;
 
 /// A file's content, or a part of it, as the table of contents says.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Piece {
+pub(super) struct PayloadSlice {
     /// Where the gzip member or zstd frame begins in the blob.
     pub offset: u64,
     /// Where that ends, if the table says so.
@@ -59,7 +59,7 @@ pub(super) struct File {
 #[derive(Debug, Default)]
 pub(super) struct Payloads {
     pub files: Vec<File>,
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<PayloadSlice>,
 }
 
 impl Payloads {
@@ -209,7 +209,7 @@ impl Payloads {
 
 /// A piece, the file it is of, and its place in the layer if it has one.
 struct Placed {
-    piece: Piece,
+    piece: PayloadSlice,
     file: usize,
     address: Option<u64>,
 }

@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::cast_possible_truncation, reason = "the layers are small")]
 
-use imgfs_formats::layer::{Content, LayerIndex, Piece, Scanner};
+use imgfs_formats::layer::{ContentPass, LayerIndex, Piece, Scanner};
 use imgfs_formats::oci::Digest;
 
 const BLOCK: usize = 16384;
@@ -185,7 +185,7 @@ fn zstd() -> Vec<u8> {
 
 /// The forward pass over pieces of these sizes, in turn.
 fn index_in_pieces(blob: &[u8], sizes: &[usize]) -> LayerIndex {
-    let mut content = Content::new();
+    let mut content = ContentPass::new();
     let mut sink = |piece: Piece| match piece {
         Piece::Cut => {
             content.cut();

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use imgfs_formats::layer::{
-    Codec, Content, EntryKind, LayerIndex, MAX_SPAN_COMPRESSED, Piece, ScanError, Scanner,
+    Codec, ContentPass, EntryKind, LayerIndex, MAX_SPAN_COMPRESSED, Piece, ScanError, Scanner,
     SpanDecoder,
 };
 use imgfs_formats::oci::Digest;
@@ -136,7 +136,7 @@ fn formats(tar: &[u8]) -> Vec<(&'static str, Codec, Vec<u8>)> {
 
 /// The pass in pieces whose sizes come from `sizes`, round and round.
 fn index_in_pieces(blob: &[u8], sizes: &[usize]) -> LayerIndex {
-    let mut content = Content::new();
+    let mut content = ContentPass::new();
     let mut scanner = Scanner::new();
     let mut sink = |piece: Piece| match piece {
         Piece::Bytes(bytes) => {

@@ -20,7 +20,7 @@ use crate::source::small_file::{MAX_FILE, Unreadable, read_small_file};
 
 /// What a file says.
 #[derive(Debug)]
-pub(super) struct Content {
+pub(super) struct FileLogins {
     path: PathBuf,
     auths: BTreeMap<String, Option<Entry>>,
     helper_of_host: BTreeMap<String, String>,
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Entry {
     }
 }
 
-impl Content {
+impl FileLogins {
     /// Reads a file; `None` if there is none, or nothing in it.
     pub(super) fn read(file: &CredentialFile) -> Result<Option<Self>, CredentialsError> {
         match read_bounded(&file.path)? {
@@ -187,7 +187,7 @@ mod tests {
 
     fn find(path: &str, body: &str, host: &str, repository: &str) -> String {
         let file = CredentialFile::found(path.into());
-        let found = Content::parse(body.as_bytes(), &file).and_then(|content| {
+        let found = FileLogins::parse(body.as_bytes(), &file).and_then(|content| {
             let entry = content.entry(host, repository)?;
             Ok(entry.map(|(key, credential)| (key.to_owned(), credential)))
         });
@@ -276,7 +276,7 @@ mod tests {
     fn helpers_in_order() {
         let body = r#"{"credsStore":"all","credHelpers":{"h":"one","none.io":"","https://u.io/v1/":"url","same":"all"}}"#;
         let file = CredentialFile::found("/f".into());
-        let content = Content::parse(body.as_bytes(), &file).unwrap();
+        let content = FileLogins::parse(body.as_bytes(), &file).unwrap();
         let check = |host: &str, expected: &str| {
             assert_eq!(content.helpers(host).join(" "), expected, "{host}");
         };

@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
-use file::Content;
+use file::FileLogins;
 use helper::Helpers;
 use places::CredentialFile;
 
@@ -146,7 +146,7 @@ impl Credentials {
             }));
         }
         for file in &self.files {
-            let Some(content) = Content::read(file)? else {
+            let Some(content) = FileLogins::read(file)? else {
                 continue;
             };
             for helper in content.helpers(host) {
@@ -173,7 +173,7 @@ impl Credentials {
         }
         let mut asked = Vec::new();
         for file in &self.files {
-            let content = match Content::read(file) {
+            let content = match FileLogins::read(file) {
                 Ok(Some(content)) => content,
                 Ok(None) => continue,
                 Err(err) => {

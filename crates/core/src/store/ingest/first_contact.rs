@@ -25,7 +25,7 @@ use crate::source::{BlobSource, Provenance};
 use crate::store::disk::{NewData, PartialBlob};
 use crate::store::{Cache, Slot, StoreError};
 use imgfs_formats::layer::{
-    Codec, Content, ContentResult, Hash, LayerError, LayerIndex, Piece, ScanError, ScannedSpan,
+    Codec, ContentPass, Hash, LayerError, LayerIndex, PassResult, Piece, ScanError, ScannedSpan,
     Scanner,
 };
 use imgfs_formats::oci::{
@@ -343,7 +343,7 @@ async fn stream_layer(
 fn join(
     blob: &Descriptor,
     scanned: Result<(Codec, Vec<ScannedSpan>), ScanError>,
-    (content, write_error): (Result<ContentResult, LayerError>, Option<std::io::Error>),
+    (content, write_error): (Result<PassResult, LayerError>, Option<std::io::Error>),
 ) -> Result<(LayerIndex, bool), StoreError> {
     let layer = blob.digest;
     let refuse = |cause| StoreError::Layer { layer, cause };
@@ -439,8 +439,8 @@ fn content_stage(
     input: &std_mpsc::Receiver<Piece>,
     recycle: &std_mpsc::SyncSender<Vec<u8>>,
     data: Option<&File>,
-) -> (Result<ContentResult, LayerError>, Option<std::io::Error>) {
-    let mut content = Content::new();
+) -> (Result<PassResult, LayerError>, Option<std::io::Error>) {
+    let mut content = ContentPass::new();
     let mut position = 0;
     let mut write_error = None;
     while let Ok(piece) = input.recv() {
