@@ -29,7 +29,7 @@ pub type Result<T, E = EngineError> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// What was asked for is not there.
     NotFound,
-    /// Somebody wants to know who asks, or does not believe it.
+    /// A server wants credentials, or does not accept them.
     Unauthenticated,
     /// It is forbidden, or the process lacks a right.
     Denied,

@@ -10,7 +10,7 @@
 //! | [`hint`] | what a person can do about a failure, as a value |
 //! | [`source`] | where blobs come from: registry, OCI layout, docker archive |
 //! | [`store`] | the local cache: indexes and decoded layer bytes, fetched on demand, verified |
-//! | [`prefetch`] | who will need what next: programs, walks, landmarks |
+//! | [`prefetch`] | what readers will need next: programs, walks, landmarks |
 //! | [`view`] | the image as a filesystem: lookup, attributes, read |
 //! | [`indexes`] | finding layer indexes that others made |
 //! | [`image`] | from a request to an open image |

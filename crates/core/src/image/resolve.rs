@@ -184,7 +184,7 @@ impl Image {
         Self::resolve_watched(store, request, &|_| {}).await
     }
 
-    /// The same for who will open all layers: the search for their indexes begins as soon as the layers are known. Must
+    /// The same for a caller that will open all layers: the search for their indexes begins as soon as the layers are known. Must
     /// run on the runtime.
     pub async fn resolve_to_open(store: &Arc<Store>, request: &Request) -> Result<Self> {
         Self::resolve_watched(store, request, &Finder::start).await

@@ -76,7 +76,7 @@ pub(crate) struct Finder {
     manifest: Manifest,
     soci: [OnceCell<Option<SociIndex>>; 2],
     toc_image: TocImage,
-    /// Begun when it is first needed, or by who knew that it would be.
+    /// Begun when it is first needed, or by a caller that knew that it would be.
     published: OnceCell<Published>,
     turns: Semaphore,
     layers: HashMap<Digest, Slots>,
@@ -141,7 +141,7 @@ impl Finder {
         }
     }
 
-    /// Waits until what was found so far is written down, for who reads more of an index than what opens a layer.
+    /// Waits until what was found so far is written down, for a caller that reads more of an index than opening a layer takes.
     pub(crate) async fn written(&self) {
         let writes =
             std::mem::take(&mut *self.writes.lock().unwrap_or_else(PoisonError::into_inner));

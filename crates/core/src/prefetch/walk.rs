@@ -1,4 +1,4 @@
-//! Reading many files one after the other, all of each: for who copies a tree.
+//! Reading many files one after the other, all of each: for a program that copies a tree.
 //!
 //! Their bytes are cut into pieces, and the pieces into windows. While one window is read the next one is fetched, its
 //! files' spans sorted by layer and position and asked for in long runs, whatever order the files are read in:

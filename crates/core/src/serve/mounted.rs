@@ -1,7 +1,7 @@
 //! A mount that is served, with all that goes on beside: its record and status, what is fetched beforehand, the check of its
 //! layers' DiffIds, their proof, and what the kernel has to forget.
 //!
-//! All of it are tasks of one set, which ends with the mount: whoever unmounts it, the session's end ends them, then the record
+//! All of it are tasks of one set, which ends with the mount: by whatever hand it is unmounted, the session's end ends them, then the record
 //! goes, then waiters are told. So the cache is free when a waiter goes on.
 
 use std::sync::Arc;

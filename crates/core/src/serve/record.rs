@@ -1,5 +1,5 @@
 //! What is mounted: one record for each mount, so that other processes find it. A record whose mount nobody serves any more
-//! is removed by whoever sees it.
+//! is removed by the next program that sees it.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

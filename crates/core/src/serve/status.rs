@@ -23,7 +23,7 @@ const ANSWER_TIME: Duration = Duration::from_secs(5);
 /// The whole status. Sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountStatus {
-    /// Who serves what, where.
+    /// The mount, and the process that serves it.
     #[serde(flatten)]
     pub record: MountRecord,
     /// The image's platform.

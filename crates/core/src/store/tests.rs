@@ -146,7 +146,7 @@ async fn eviction_takes_what_a_killed_first_contact_left() {
     assert!(!left.exists());
 }
 
-/// Who waits for a lock must be able to stop: a thread that waited in `flock` once kept Ctrl-C from ending
+/// A program that waits for a lock must be able to stop: a thread that waited in `flock` once kept Ctrl-C from ending
 /// `imgfs mount` until the other process was done.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_another_process_can_be_given_up() {

@@ -64,7 +64,7 @@ pub struct MountedImage {
     pub mountpoint: PathBuf,
 }
 
-/// Who keeps images from being removed.
+/// The users of images, which keep them from being removed.
 pub struct Users {
     mounts: Vec<MountedImage>,
     layers: HashSet<Digest>,
@@ -384,8 +384,8 @@ impl Users {
         })
     }
 
-    /// Why these images cannot go all at once, if they cannot: the first that somebody uses, and who that is. Layers that
-    /// other images have stay anyway, so who uses them does not matter.
+    /// Why these images cannot go all at once, if they cannot: the first that somebody uses, and by whom. Layers that
+    /// other images have stay anyway, so their users do not matter.
     pub fn of(&self, images: &Images, gone: &[usize]) -> Option<(usize, String)> {
         let own = images.own_layers(gone);
         let is_free = |layer: &Digest| !own.contains(layer) || !self.layers.contains(layer);

@@ -31,7 +31,7 @@ use imgfs_formats::trust::IndexKind;
 use lookup::Lookup;
 pub(crate) use lookup::tagged;
 
-/// Candidates tried for one layer, one after the other: who lists more does not want to help.
+/// Candidates tried for one layer, one after the other: a publisher that lists more does not want to help.
 const MAX_CANDIDATES: usize = 4;
 
 /// Where to look, and whom to believe.

@@ -29,9 +29,9 @@ const READ_AHEAD_KIB: &str = "1024";
 )]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountOptions {
-    /// Let other users in, not only who mounted it.
+    /// Let other users in, not only the one that mounted it.
     pub allow_other: bool,
-    /// Let the kernel check modes and owners. Without it who may enter may read everything.
+    /// Let the kernel check modes and owners. Without it a user who may enter may read everything.
     pub default_permissions: bool,
     /// Let devices work.
     pub dev: bool,

@@ -43,7 +43,7 @@ const MAX_REQUEST: u32 = 1 << 20;
 const MAX_BACKGROUND: u16 = 64;
 
 /// What to ask the kernel for; each is left out where it is not offered. Not `READDIRPLUS_AUTO`: it gives
-/// attributes with a directory's first piece only, and whoever then looks at every entry (find, ls -l, tar) pays
+/// attributes with a directory's first piece only, and a program that then looks at every entry (find, ls -l, tar) pays
 /// a request for each (1,000,000 files: 30 s instead of 10).
 const WANTED: [InitFlags; 7] = [
     InitFlags::FUSE_PARALLEL_DIROPS,

@@ -35,7 +35,7 @@ use imgfs_formats::layer::{Hash, Span, SpanDigest};
 /// Between two looks at a lock that somebody has. A `flock` that waits could not be given up: a thread in it
 /// would keep the whole program from ending.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
-/// Between two looks at whether a layer is in use: who has a lock only to look has let it go by then.
+/// Between two looks at whether a layer is in use: a process that took a lock only to look has let it go by then.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 /// Data that is not complete or not checked yet.
 pub(in crate::store) const NEW_DATA: &str = "data.new";
@@ -44,7 +44,7 @@ pub(in crate::store) const PARTIAL: &str = "partial";
 /// What is here of the blob of a layer that is being proven, and which bytes that are.
 pub(in crate::store) const BLOB: &str = "blob";
 pub(in crate::store) const BLOB_MAP: &str = "blob.map";
-/// All of those: who has the layer open uses them or will.
+/// All of those: a process that has the layer open uses them or will.
 pub(in crate::store) const UNFINISHED: [&str; 4] = [NEW_DATA, PARTIAL, BLOB_MAP, BLOB];
 
 /// Open files of one layer. While it lives nobody evicts spans of the layer.
@@ -291,7 +291,7 @@ impl EvictableLayer {
 }
 
 impl Locked {
-    /// Takes the lock, waiting for whoever has it, however long; `waiting` is called once before that.
+    /// Takes the lock, waiting for its owner, however long; `waiting` is called once before that.
     pub(in crate::store) async fn take(
         path: &Path,
         waiting: impl FnOnce(),
@@ -315,7 +315,7 @@ impl Locked {
         Ok(lock.filter(|lock| is_at(&lock.0, &path)))
     }
 
-    /// The same, patiently: who only looks whether the layer is in use has it for a moment, too.
+    /// The same, patiently: a process that only looks whether the layer is in use has it for a moment, too.
     pub(in crate::store) fn try_take_layer_twice(dir: &Path) -> Result<Option<Self>, StoreError> {
         if let Some(lock) = Self::try_take_layer(dir)? {
             return Ok(Some(lock));
@@ -345,7 +345,7 @@ impl Locked {
         look(used)
     }
 
-    /// Takes the lock together with others who share it. Waits for who has it alone.
+    /// Takes the lock together with others who share it. Waits for a process that has it alone.
     pub(in crate::store) async fn share(path: &Path) -> Result<Self, StoreError> {
         let file = open(path)?;
         while !try_lock(&file, path, FlockOperation::NonBlockingLockShared)? {

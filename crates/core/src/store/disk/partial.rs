@@ -1,9 +1,9 @@
 //! The start of a blob whose first contact was broken off, kept beside the layer so that the next one goes on from
 //! there.
 //!
-//! Only a pull keeps it, as it costs a second write of the bytes; whoever streams the layer next reads it. It is
+//! Only a pull keeps it, as it costs a second write of the bytes; the next process that streams the layer reads it. It is
 //! appended to as bytes arrive and never synced, so it may hold anything after a power failure: the blob's digest
-//! decides, and if it is wrong the layer is begun anew without it. Whoever has it open holds the lock `build`.
+//! decides, and if it is wrong the layer is begun anew without it. A process that has it open holds the lock `build`.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -83,7 +83,7 @@ impl Progress {
 }
 
 /// Streams the blob once. Gives its index; the decoded bytes are in the files in `dir` and marked present, unless
-/// the disk is full. Who has the files open sees nothing of it.
+/// the disk is full. A reader that has the files open sees nothing of it.
 ///
 /// What a pull that was broken off has left of the blob is not fetched again; with `keep` this leaves the same if
 /// it is broken off. If the blob's hash is wrong it is begun anew, as long as somebody may have the right bytes.
@@ -212,7 +212,7 @@ struct Attempt<'a> {
     /// What is here already.
     partial: &'a PartialBlob,
     options: PassOptions,
-    /// Takes in who gave the rest.
+    /// Takes in the hosts that gave the rest.
     provenance: Provenance,
     manner: Manner,
 }

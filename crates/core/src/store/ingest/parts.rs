@@ -66,7 +66,7 @@ impl BlobStream {
         }
     }
 
-    /// Who gave the bytes; known of all of them after the last.
+    /// The hosts that gave the bytes; known of all of them after the last.
     pub(in crate::store) fn provenance(&self) -> Provenance {
         self.provenance.clone()
     }

@@ -4,7 +4,7 @@
 //! layers/ALG/SLOT/blob        sparse: the blob's bytes, at their own offsets
 //!                 blob.map    16 bytes each: start u64 | end u64 (little-endian) of bytes that are in `blob`; with the
 //!                             top bit of `start` set they are gone again
-//!                 proof       exclusive lock: who keeps bytes and proves the layer
+//!                 proof       exclusive lock: a process keeps bytes and proves the layer
 //! ```
 //!
 //! A record is appended after its bytes are written, so a process that is killed loses at most what was on its way.
@@ -63,7 +63,7 @@ pub(in crate::store) struct Forgotten {
     pub(in crate::store) stays: bool,
 }
 
-/// Who has the first bytes of a range.
+/// Where the first bytes of a range are.
 pub(in crate::store) enum Part {
     /// They are here, so many.
     Here(Range<u64>),
@@ -73,7 +73,7 @@ pub(in crate::store) enum Part {
     Missing(Flying),
 }
 
-/// Bytes that are being fetched. Who drops it has fetched them, or does not any more.
+/// Bytes that are being fetched. Dropping it says that they have come, or will not.
 pub(in crate::store) struct Flying {
     blob: Arc<KeptBlob>,
     pub(in crate::store) range: Range<u64>,
@@ -159,7 +159,7 @@ impl KeptBlob {
         self.changed.notified()
     }
 
-    /// Who has the first bytes of `range`, which is not empty.
+    /// Where the first bytes of `range` are, which is not empty.
     pub(in crate::store) fn part(self: &Arc<Self>, range: &Range<u64>) -> Part {
         let mut state = self.state();
         if let Some(known) = state.here.at(range.start) {

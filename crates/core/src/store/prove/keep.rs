@@ -2,7 +2,7 @@
 //!
 //! So while a layer is proven, what readers fetch is part of the proof, and no byte is fetched twice: a range is put
 //! together of what is here, what another reader of the same range is fetching, and what is missing. Bytes are kept
-//! before anybody has checked them; who finds them wrong rejects them, and they are forgotten.
+//! before anybody has checked them; a reader that finds them wrong rejects them, and they are forgotten.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub(in crate::store) struct Keeping {
     blob: Descriptor,
     dir: PathBuf,
     kept: OnceLock<Arc<KeptBlob>>,
-    /// Who gave any bytes.
+    /// The hosts that gave any bytes.
     provenance: Provenance,
 }
 
@@ -72,7 +72,7 @@ impl Keeping {
         !forgotten.stays && self.inner.reject(&self.blob, span.start, provenance)
     }
 
-    /// These bytes are wrong, whoever gave them. Says whether asking again at once may bring the right ones.
+    /// These bytes are wrong, from wherever they came. Says whether asking again at once may bring the right ones.
     pub(in crate::store) fn reject_all(&self, wrong: &[Range<u64>]) -> bool {
         let Some(kept) = self.kept.get() else {
             return false;
@@ -151,7 +151,7 @@ impl BlobSource for Keeping {
     }
 }
 
-/// A range on its way to who asked for it.
+/// A range on its way to its reader.
 struct Passing {
     inner: Arc<dyn BlobSource>,
     blob: Descriptor,

@@ -288,7 +288,7 @@ impl Prover<'_> {
         Ok(())
     }
 
-    /// Why it ends. Of a blob for which there is no room nothing stays: who lacks room would rather have that.
+    /// Why it ends. Of a blob for which there is no room nothing stays: a user who lacks room would rather have that.
     fn stopped(&self, err: &StoreError) -> String {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         let is_full = matches!(err, StoreError::Io { cause, .. } if matches!(cause.kind(), StorageFull | QuotaExceeded));

@@ -1,7 +1,7 @@
 //! Claims: several processes that read one layer fetch each span once.
 //!
 //! Before a run is fetched its spans are claimed: an open-file-description lock on the bytes `first..=last` of the
-//! layer's file `claims`, one byte for each span. Nothing is ever written there. Whoever does not get the claim
+//! layer's file `claims`, one byte for each span. Nothing is ever written there. A process that does not get the claim
 //! looks at the marks until the other process has brought the spans, or until the claim is free.
 //!
 //! - A process that dies loses its claims with its files; one that is stopped is waited for only as long as

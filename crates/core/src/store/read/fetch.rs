@@ -2,11 +2,11 @@
 //! the reads that `super::neighbours` chooses.
 //!
 //! A *run* is a stretch of neighbouring spans fetched by one range request in one task. Its spans are decoded
-//! one by one as their bytes arrive, so who waits for the first does not wait for the last. Spans inside a
+//! one by one as their bytes arrive, so a reader of the first does not wait for the last. Spans inside a
 //! zstd frame only decode from the frame's start, so a run is widened to whole chains. Of a chain that is partly in
 //! flight already the start is fetched again, only to decode what follows from it.
 //!
-//! What somebody waits for never stands behind what nobody has asked for. A run that is waited for may go on with spans
+//! Spans that a reader waits for never stand behind spans that nobody has asked for. A run that is waited for may go on with spans
 //! ahead, whose bytes come behind its own; all other spans ahead are fetched in short runs, of which only a few are
 //! under way at a time. The rest is not queued anywhere: it can be asked for as if it had never been chosen, and is
 //! forgotten when the reads turn elsewhere or a fetch fails.
@@ -519,7 +519,7 @@ impl LayerReader {
     }
 }
 
-/// Neighbouring spans fetched by one request, each with who is to be told: nobody where another flight does.
+/// Neighbouring spans fetched by one request, each with the sender that tells its readers: none where another flight does.
 pub(super) type Run = VecDeque<(usize, Option<watch::Sender<Outcome>>)>;
 
 /// A run under way. Dropping it tells everyone who still waits: a span that stayed among the waiting without a

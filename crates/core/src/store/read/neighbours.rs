@@ -15,7 +15,7 @@
 //! Near is what lies within the window, or [`REACH`], of one of the spans needed last; so programs may alternate
 //! between several places. That opens the window; it grows only when a guess was right, when a span that had been
 //! fetched ahead is read. So random reads that are near to each other by chance cost little: of a hundred in an image of
-//! 300 MB, where many small files lie close together, some have one span fetched for nothing. Whoever reads elsewhere is
+//! 300 MB, where many small files lie close together, some have one span fetched for nothing. A program that reads elsewhere is
 //! alone with his span: the window closes, and what had not been asked for yet is dropped.
 //!
 //! This is only the policy: spans in, spans out. `super::fetch` says when a span is needed (when it is read for the first

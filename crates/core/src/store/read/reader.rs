@@ -267,7 +267,7 @@ impl LayerReader {
         Ok(is_read)
     }
 
-    /// The same for who reads on behalf of nobody: it does not count as a read that others may follow.
+    /// The same for work on behalf of nobody: it does not count as a read that others may follow.
     pub fn try_read_quietly(&self, offset: u64, buf: &mut [u8]) -> Result<bool, StoreError> {
         let range = self.range(offset, buf.len())?;
         let ids = self.shared.spans.covering(range.clone());

@@ -15,12 +15,12 @@
 //! What is kept is found from what refers to it: tag records and image records name documents, lists name manifests, manifests
 //! name configs and layers. What another process does at the same time is safe because of two locks:
 //!
-//! - `CACHE/v1/lock`. A removal has it alone from looking to step 4. Who resolves an image writes its documents at any time, but
+//! - `CACHE/v1/lock`. A removal has it alone from looking to step 4. A process that resolves an image writes its documents at any time, but
 //!   records it and its tag under the shared lock and then looks that its documents are still here. So either the removal sees the record,
 //!   or the record's writer sees what the removal took and writes it again. It is held for disk work only, never for the network.
-//! - `layers/ALGORITHM/SLOT/lock`. Whoever has a layer open, be it a mount, a first contact, a pull or a command, shares it. A layer is
+//! - `layers/ALGORITHM/SLOT/lock`. A mount, a first contact, a pull or a command that has a layer open shares it. A layer is
 //!   removed with all of its slots locked alone, or not at all: then it stays, indexes and all, for the next removal. One layer is
-//!   locked at a time, when its turn comes: caches have more of them than a process may have files open. Who waited for a lock that
+//!   locked at a time, when its turn comes: caches have more of them than a process may have files open. A process that waited for a lock that
 //!   was removed meanwhile sees that its file has no name any more, and begins anew (files.rs).
 
 use std::collections::{BTreeMap, HashSet};

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Only the shared lock of a layer is held, so mounted layers are checked, too. A bad span loses its mark before anything
-//! else happens: whoever has not read it yet fetches it anew by itself. A process that has checked a span before it went bad
+//! else happens: a process that has not read it yet fetches it anew by itself. A process that has checked a span before it went bad
 //! does not look again; for that one it helps that the right bytes are written to the same place of the same file.
 //!
 //! Checking is no use: it leaves the times of use, which eviction goes by, alone, and the kernel's page cache, too, where

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! In this order, as each is needed to know where the next comes from. What cannot be brought back is dropped, so that
-//! whoever needs it next asks for it as if it had never been here. Names, records and verdicts that can be read stay, whatever
+//! the next reader asks for it as if it had never been here. Names, records and verdicts that can be read stay, whatever
 //! the state of what they speak of. One thing that cannot be checked or mended is reported, and the others go on.
 
 mod documents;

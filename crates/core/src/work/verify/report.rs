@@ -85,7 +85,7 @@ pub enum Kind {
 pub enum Outcome {
     /// It is here again, and right.
     Repaired,
-    /// It is gone: who needs it next fetches it.
+    /// It is gone: the next reader fetches it.
     Dropped,
     /// It stays as it is: only somebody else can tell what is right.
     Kept,
