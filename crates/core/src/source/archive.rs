@@ -24,9 +24,9 @@ use tar_core::parse::{Limits, ParseEvent, Parser};
 use super::choose::choose;
 use super::error::SourceError;
 use super::file::SourceFile;
-use super::http::Counters;
 use super::layout::{check_marker, parse_index};
-use super::{BlobSource, ByteStream, Resolved, Traffic};
+use super::traffic::{Counters, Traffic};
+use super::{BlobSource, ByteStream, Resolved};
 use imgfs_formats::oci::{
     Algorithm, Descriptor, Digest, Digester, ImageConfig, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE,
     Reference,

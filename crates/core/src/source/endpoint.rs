@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::credentials::CredentialKey;
-use super::options::Options;
 use imgfs_formats::oci::DEFAULT_REGISTRY;
 
 /// Where Docker Hub's API is.
@@ -84,13 +83,6 @@ impl Serves {
 }
 
 impl Endpoint {
-    /// The registry that a reference names, reached as the command line says.
-    pub fn origin(host: &str, repository: &str, options: &Options) -> Self {
-        let mut endpoint = Self::registry(host, repository);
-        endpoint.obey(options);
-        endpoint
-    }
-
     /// A registry by its host in references, reached in the usual way.
     pub fn registry(host: &str, repository: &str) -> Self {
         let authority = if host == DEFAULT_REGISTRY {
@@ -118,16 +110,6 @@ impl Endpoint {
             endpoint.allow_insecure();
         }
         endpoint
-    }
-
-    /// What the command line says about reaching it goes before what configuration files say.
-    pub(super) fn obey(&mut self, options: &Options) {
-        if options.insecure {
-            self.allow_insecure();
-        }
-        if options.plain_http {
-            self.scheme = Scheme::Http;
-        }
     }
 
     /// Where the repository is, without what is sent along.
@@ -173,14 +155,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_reached_as_the_command_line_says() {
-        let check = |host: &str, plain_http, insecure, expected: (&str, Scheme, bool)| {
-            let options = Options {
-                plain_http,
-                insecure,
-                ..Options::default()
-            };
-            let endpoint = Endpoint::origin(host, "a/b", &options);
+    fn hosts_of_this_machine_need_no_certificate() {
+        let check = |host: &str, expected: (&str, Scheme, bool)| {
+            let endpoint = Endpoint::registry(host, "a/b");
             let found = (
                 endpoint.authority.as_str(),
                 endpoint.scheme,
@@ -188,22 +165,10 @@ mod tests {
             );
             assert_eq!(found, expected, "{host}");
         };
-        check(
-            "docker.io",
-            false,
-            false,
-            ("registry-1.docker.io", Scheme::Https, false),
-        );
-        check("h:1", true, false, ("h:1", Scheme::Http, false));
-        check("h", false, true, ("h", Scheme::HttpsOrHttp, true));
+        check("docker.io", ("registry-1.docker.io", Scheme::Https, false));
         for host in ["localhost:5000", "127.0.0.9", "[::1]:5000"] {
-            check(host, false, false, (host, Scheme::HttpsOrHttp, true));
+            check(host, (host, Scheme::HttpsOrHttp, true));
         }
-        check(
-            "[2001:db8::1]",
-            false,
-            false,
-            ("[2001:db8::1]", Scheme::Https, false),
-        );
+        check("[2001:db8::1]", ("[2001:db8::1]", Scheme::Https, false));
     }
 }

@@ -7,7 +7,7 @@ use std::{fmt, io};
 use imgfs_formats::oci::{Digest, ManifestError, PlatformError};
 
 use super::credentials::CredentialsError;
-use super::route::RouteError;
+use super::route::error::RouteError;
 use crate::hint::{Hint, behind};
 
 /// Why bytes could not be had.

@@ -6,9 +6,8 @@ use std::io;
 use url::Url;
 
 use super::error::SourceError;
-use super::http::host_of;
-use super::options::Timeouts;
-use super::redact::printable;
+use super::redact::{host_of, printable};
+use super::timeouts::Timeouts;
 use crate::hint::Hint;
 
 /// A request that brought no answer.

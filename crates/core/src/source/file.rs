@@ -12,7 +12,7 @@ use futures_util::stream;
 
 use super::ByteStream;
 use super::error::SourceError;
-use super::http::Counters;
+use super::traffic::Counters;
 
 /// Bytes read at a time: large enough that the change of threads costs nothing, small enough to bound memory.
 const PIECE: u64 = 1 << 20;

@@ -3,7 +3,6 @@
 //! Knows neither authentication nor redirects nor retries.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -12,13 +11,13 @@ use reqwest::{Body, Method, Response};
 use serde::Deserialize;
 use url::Url;
 
-use super::Traffic;
+use super::clients::{ClientKey, Clients};
 use super::endpoint::{Endpoint, Tls};
 use super::error::{ServerMessage, SourceError};
 use super::failure::{SendError, environment_has_proxy, innermost, send_error};
-use super::network::{ClientKey, Network};
-use super::options::Timeouts;
-use super::redact::{printable, redact_url};
+use super::redact::{host_of, printable, redact_url};
+use super::timeouts::Timeouts;
+use super::traffic::{Counters, Traffic};
 use super::upload::{Sending, Upload};
 use crate::hint::Hint;
 
@@ -56,7 +55,7 @@ enum RequestBody<'a> {
 /// Sends requests for one registry.
 #[derive(Debug)]
 pub(super) struct Http {
-    network: Network,
+    clients: Clients,
     timeouts: Timeouts,
     /// Host name of the registry, without port: the only one that may go unverified, and that is shown a client
     /// certificate.
@@ -69,37 +68,10 @@ pub(super) struct Http {
     counters: Counters,
 }
 
-/// Requests and body bytes so far.
-#[derive(Debug, Default)]
-pub(super) struct Counters {
-    requests: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Counters {
-    /// Counts one request.
-    pub(super) fn add_request(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts body bytes.
-    pub(super) fn add_bytes(&self, bytes: usize) {
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    /// So far.
-    pub(super) fn traffic(&self) -> Traffic {
-        Traffic {
-            requests: self.requests.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-        }
-    }
-}
-
 impl Http {
     /// `registry` is the endpoint's host name.
     pub(super) fn new(
-        network: Network,
+        clients: Clients,
         timeouts: Timeouts,
         registry: &str,
         endpoint: &Endpoint,
@@ -110,7 +82,7 @@ impl Http {
             ..Tls::default()
         };
         Self {
-            network,
+            clients,
             timeouts,
             registry: registry.to_owned(),
             own: ClientKey::new(endpoint.tls.clone(), !endpoint.is_loopback(), connect),
@@ -165,7 +137,7 @@ impl Http {
             error,
             not_tls: false,
         };
-        let client = self.network.client(key).map_err(plain)?;
+        let client = self.clients.get(key).map_err(plain)?;
         tracing::debug!("{method} {}", redact_url(url));
         let mut request = client.request(method, url.clone()).headers(headers);
         let mut limit = self.timeouts.first_byte;
@@ -346,15 +318,6 @@ impl Http {
                 retry_after,
             },
         }
-    }
-}
-
-/// Host and port as people write them.
-pub(super) fn host_of(url: &Url) -> String {
-    match (url.host_str(), url.port()) {
-        (Some(host), Some(port)) => format!("{host}:{port}"),
-        (Some(host), None) => host.to_owned(),
-        (None, _) => String::new(),
     }
 }
 

@@ -17,8 +17,8 @@ use serde::Deserialize;
 use super::choose::{choose, tags};
 use super::error::SourceError;
 use super::file::{SourceFile, read_small};
-use super::http::Counters;
-use super::{BlobSource, ByteStream, Resolved, Traffic};
+use super::traffic::{Counters, Traffic};
+use super::{BlobSource, ByteStream, Resolved};
 use imgfs_formats::oci::{Descriptor, Digest, ImageIndex, MAX_MANIFEST_SIZE};
 
 /// One image of a layout.

@@ -11,7 +11,7 @@
 //!
 //! which hosts are asked       route (configuration files) -> endpoint
 //! in which order, how often   limit -> retry -> race (pace) -> mirrors (health, problems)
-//! one host                    search; registry (location, tags, referrers) -> transport -> auth (challenge, credentials), http (failure)
+//! one host                    search; registry (location, tags, referrers) -> transport -> auth (challenge, credentials), http (clients, failure)
 //! writing to the registry     push (blob, manifest, referrer), upload; no mirrors
 //! what all of them share      network
 //! local images                layout, archive -> choose, file
@@ -21,6 +21,7 @@ mod archive;
 mod auth;
 pub mod challenge;
 mod choose;
+mod clients;
 mod credentials;
 mod endpoint;
 mod error;
@@ -51,6 +52,8 @@ mod secret;
 mod small_file;
 mod stream;
 mod tags;
+mod timeouts;
+mod traffic;
 mod transport;
 mod upload;
 
@@ -69,7 +72,7 @@ pub use error::{ServerMessage, SourceError};
 pub use layout::OciLayout;
 pub use login::{Login, check_login};
 pub use network::Network;
-pub use options::{Options, RetryPolicy, Timeouts};
+pub use options::Options;
 pub use push::{Placed, Pusher, push_to, push_to_mounting};
 pub use registry::Registry;
 pub use resolve::{
@@ -80,6 +83,8 @@ pub use route::RouteError;
 pub use search::{FoundRepository, MAX_SEARCH_RESULTS, search};
 pub use secret::Secret;
 pub use stream::{ByteStream, Provenance};
+pub use timeouts::{RetryPolicy, Timeouts};
+pub use traffic::Traffic;
 pub use upload::WatchUpload;
 
 use imgfs_formats::oci::{Descriptor, Digest, Location, Platform, Reference};
@@ -95,15 +100,6 @@ pub struct Resolved {
     pub descriptor: Descriptor,
     /// Its bytes, already checked against the digest, when resolving brought them anyway.
     pub body: Option<Bytes>,
-}
-
-/// Requests and bytes a source has used so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Traffic {
-    /// Requests sent (for files: reads opened).
-    pub requests: u64,
-    /// Body bytes received.
-    pub bytes: u64,
 }
 
 /// A place that has the blobs of one image repository.

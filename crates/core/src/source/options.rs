@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::Path;
-use std::time::Duration;
 
 use super::credentials::Credentials;
+use super::endpoint::{Endpoint, Scheme};
 use super::network::Network;
-use super::route::Configuration;
-use crate::backoff::Backoff;
+use super::route::configuration::Configuration;
+use super::timeouts::{RetryPolicy, Timeouts};
 
 /// Options of [`super::open`]. A clone shares connections and limits with its original.
 #[derive(Debug, Clone, Default)]
@@ -40,64 +40,37 @@ impl Options {
             ..Self::default()
         }
     }
-}
 
-/// Limits on waiting for a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    /// For the TCP and TLS handshakes.
-    pub connect: Duration,
-    /// From the request to the answer's head.
-    pub first_byte: Duration,
-    /// Without a single byte, once the answer has begun.
-    pub stall: Duration,
-    /// Without a single byte, until the same is asked for on a second connection.
-    pub race: Duration,
-    /// Longest time from the first failure to giving up, all retries and waits included, as long as no byte
-    /// arrives. A reader that needs a hard deadline drops the future or stream.
-    pub give_up: Duration,
-    /// Shortest life of a token that is believed, whatever the server says.
-    pub token_floor: Duration,
-}
-
-impl Default for Timeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            first_byte: Duration::from_secs(10),
-            stall: Duration::from_secs(10),
-            race: Duration::from_secs(2),
-            give_up: Duration::from_secs(30),
-            // By distribution's token.md no token lives shorter.
-            token_floor: Duration::from_secs(60),
+    /// Has the registry itself reached as the command line says, which goes before what configuration files say.
+    pub(super) fn apply_flags(&self, endpoint: &mut Endpoint) {
+        if self.insecure {
+            endpoint.allow_insecure();
+        }
+        if self.plain_http {
+            endpoint.scheme = Scheme::Http;
         }
     }
 }
 
-/// Exponential backoff with full jitter: a random wait below `base`, doubled after each failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetryPolicy {
-    /// Attempts in a row that bring no byte before giving up.
-    pub attempts: u32,
-    /// Upper bound of the first wait.
-    pub base: Duration,
-    /// Upper bound of any wait that the server did not ask for.
-    pub cap: Duration,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl RetryPolicy {
-    /// How long to wait between two attempts.
-    pub(crate) fn backoff(&self) -> Backoff {
-        Backoff::new(self.base, self.cap)
-    }
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            attempts: 5,
-            base: Duration::from_millis(100),
-            cap: Duration::from_secs(10),
-        }
+    #[test]
+    fn flags_change_how_a_registry_is_reached() {
+        let check = |plain_http, insecure, expected: (Scheme, bool)| {
+            let options = Options {
+                plain_http,
+                insecure,
+                ..Options::default()
+            };
+            let mut endpoint = Endpoint::registry("h", "a/b");
+            options.apply_flags(&mut endpoint);
+            assert_eq!((endpoint.scheme, endpoint.tls.unverified), expected);
+        };
+        check(false, false, (Scheme::Https, false));
+        check(true, false, (Scheme::Http, false));
+        check(false, true, (Scheme::HttpsOrHttp, true));
+        check(true, true, (Scheme::Http, true));
     }
 }

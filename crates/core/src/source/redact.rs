@@ -30,6 +30,15 @@ pub(super) fn redact_url(url: &Url) -> String {
     shown.into()
 }
 
+/// Host and port as people write them.
+pub(super) fn host_of(url: &Url) -> String {
+    match (url.host_str(), url.port()) {
+        (Some(host), Some(port)) => format!("{host}:{port}"),
+        (Some(host), None) => host.to_owned(),
+        (None, _) => String::new(),
+    }
+}
+
 /// Text from outside: one line, printable, of bounded length.
 pub(super) fn printable(text: &str) -> String {
     let mut shown: String = text

@@ -16,10 +16,10 @@ use reqwest::{Method, Response, StatusCode};
 
 use super::auth::Rights;
 use super::error::SourceError;
-use super::http::host_of;
 use super::location::Locations;
 use super::options::Options;
 use super::pages::Pages;
+use super::redact::host_of;
 use super::referrers::referrers;
 use super::stream::Provenance;
 use super::tags::{MAX_PAGE, TAGS_A_PAGE, TagList};

@@ -15,8 +15,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::error::SourceError;
-use super::options::RetryPolicy;
 use super::stream::Provenance;
+use super::timeouts::RetryPolicy;
 use super::{BlobSource, ByteStream, Resolved, Traffic};
 use imgfs_formats::oci::{Descriptor, Digest};
 

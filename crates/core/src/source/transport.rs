@@ -20,14 +20,15 @@ use reqwest::header::{
 use reqwest::{Method, Response, StatusCode};
 use url::Url;
 
-use super::Traffic;
 use super::auth::{Access, Authenticator, Rights};
 use super::challenge::parse_challenges;
 use super::endpoint::{Endpoint, Scheme};
 use super::error::SourceError;
 use super::failure::SendError;
-use super::http::{Http, Payload, host_of};
+use super::http::{Http, Payload};
 use super::options::Options;
+use super::redact::host_of;
+use super::traffic::Traffic;
 
 /// Redirects followed for one request, as Go's client does.
 const MAX_REDIRECTS: usize = 10;
@@ -79,7 +80,7 @@ impl Transport {
         let url = registry_url("https", &endpoint, "")?;
         let name = url.host_str().unwrap_or_default();
         Ok(Self {
-            http: Http::new(options.network.clone(), options.timeouts, name, &endpoint),
+            http: Http::new(options.network.clients(), options.timeouts, name, &endpoint),
             auth: options.network.authenticator(Access {
                 api: format!("{}{}", endpoint.authority, endpoint.api_path),
                 tls: endpoint.tls.clone(),

@@ -25,7 +25,8 @@ use super::challenge::Challenge;
 use super::credentials::{Credential, CredentialKey, Credentials, FoundCredential};
 use super::endpoint::{Scheme, Tls};
 use super::error::{ServerMessage, SourceError};
-use super::http::{Http, host_of};
+use super::http::Http;
+use super::redact::host_of;
 use crate::hint::Hint;
 use token::{Freshness, Token, TokenError, TokenRequest, basic_header};
 

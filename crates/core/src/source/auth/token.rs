@@ -20,7 +20,8 @@ use url::Url;
 
 use crate::source::credentials::Credential;
 use crate::source::error::{ServerMessage, SourceError};
-use crate::source::http::{Http, host_of};
+use crate::source::http::Http;
+use crate::source::redact::host_of;
 use crate::source::secret::Secret;
 
 /// Largest token answer accepted, in bytes; real ones have a few KiB.

@@ -22,8 +22,9 @@ pub use blob::Placed;
 
 use super::auth::Rights;
 use super::error::SourceError;
-use super::options::{Options, RetryPolicy};
+use super::options::Options;
 use super::retry::Failures;
+use super::timeouts::RetryPolicy;
 use super::transport::Transport;
 use super::{Traffic, route};
 use imgfs_formats::oci::{Location, Reference};

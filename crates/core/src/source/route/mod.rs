@@ -28,13 +28,14 @@
 
 mod base_url;
 mod certificates;
-mod configuration;
+pub(super) mod configuration;
 mod daemon_json;
-mod error;
+pub(super) mod error;
 mod hosts_toml;
 mod own;
 mod registries_conf;
 mod rule;
+mod short_name_settings;
 mod short_names;
 mod text_file;
 
@@ -311,7 +312,7 @@ fn apply_flags(route: &mut Route, host: &str, options: &Options) -> Result<(), R
     for endpoint in &mut route.endpoints {
         if is_origin(endpoint, host) {
             is_asked = true;
-            endpoint.obey(options);
+            options.apply_flags(endpoint);
             if let Some(certificates) = &certificates {
                 certificates.apply(&mut endpoint.tls);
             }

@@ -19,7 +19,7 @@ use toml::Spanned;
 use super::configuration::Registries;
 use super::error::RouteError;
 use super::rule::{Credentials, Place, Rule, Target, check_location};
-use super::short_names::{Alias, Search};
+use super::short_name_settings::{Alias, Search, ShortNameMode};
 use super::text_file::TextFile;
 use crate::source::endpoint::Serves;
 use crate::source::small_file::is_absent;
@@ -37,18 +37,6 @@ pub(super) struct RegistriesConf {
     pub mode: Option<(ShortNameMode, PathBuf)>,
     /// The files that exist.
     pub files: Vec<PathBuf>,
-}
-
-/// What to do about names that may mean several images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum ShortNameMode {
-    /// Refuse.
-    Enforcing,
-    /// Try one after the other; others ask first if there is a terminal.
-    Permissive,
-    /// Try one after the other.
-    Disabled,
 }
 
 #[derive(Deserialize, Default)]

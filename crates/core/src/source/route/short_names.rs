@@ -9,12 +9,13 @@
 //! `docker://name` always is Docker Hub. With several registries to search, `short-name-mode = "enforcing"`
 //! refuses to guess; a user is never asked.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::configuration::Configuration;
 use super::error::RouteError;
 use super::own::Own;
-use super::registries_conf::{RegistriesConf, ShortNameMode};
+use super::registries_conf::RegistriesConf;
+use super::short_name_settings::{Alias, ShortNameMode};
 use super::text_file::TextFile;
 use imgfs_formats::oci::{DEFAULT_REGISTRY, Location, Reference, ShortName};
 
@@ -25,38 +26,6 @@ pub struct Candidates {
     pub references: Vec<Reference>,
     /// For people: which file made them of a short name; `None` where none did.
     pub why: Option<String>,
-}
-
-/// What a short name stands for.
-#[derive(Debug, Clone)]
-pub(super) struct Alias {
-    target: String,
-    file: PathBuf,
-}
-
-/// Where short names are searched.
-#[derive(Debug, Clone)]
-pub(super) struct Search {
-    registries: Vec<String>,
-    file: PathBuf,
-}
-
-impl Alias {
-    pub(super) fn new(target: String, file: &Path) -> Self {
-        Self {
-            target,
-            file: file.to_owned(),
-        }
-    }
-}
-
-impl Search {
-    pub(super) fn new(registries: Vec<String>, file: &Path) -> Self {
-        Self {
-            registries,
-            file: file.to_owned(),
-        }
-    }
 }
 
 /// Says which images a text may stand for. Reads configuration files for short names only: not for async threads.
