@@ -142,9 +142,10 @@ pub(super) fn logout(globals: &Globals, args: &LogoutArgs) -> anyhow::Result<()>
 }
 
 fn files(authfile: Option<&PathBuf>) -> Credentials {
+    let usual = Credentials::from_env(|name| std::env::var_os(name));
     match authfile {
-        Some(file) => Credentials::only(file.clone()),
-        None => Credentials::from_env(|name| std::env::var_os(name)),
+        Some(file) => usual.only(file.clone()),
+        None => usual,
     }
 }
 

@@ -59,20 +59,6 @@ const CLIENT_CERTIFICATE_MAYBE: Hint = Hint::ClientCertificateMaybe;
 const PROXY_HINT: &str = "check host and port, the network, and the proxy that the environment names \
     (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY; NO_PROXY lists hosts to be reached without)";
 
-/// Whether the environment names a proxy at all.
-pub(super) fn environment_has_proxy() -> bool {
-    let variables = [
-        "HTTPS_PROXY",
-        "https_proxy",
-        "HTTP_PROXY",
-        "http_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-    ];
-    let mut values = variables.iter().filter_map(std::env::var_os);
-    values.any(|value| !value.is_empty())
-}
-
 /// The words for what the HTTP client says of a request to `url`.
 pub(super) fn send_error(
     cause: &reqwest::Error,

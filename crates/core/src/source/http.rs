@@ -14,7 +14,7 @@ use url::Url;
 use super::clients::{ClientKey, Clients};
 use super::endpoint::{Endpoint, Tls};
 use super::error::{ServerMessage, SourceError};
-use super::failure::{SendError, environment_has_proxy, innermost, send_error};
+use super::failure::{SendError, innermost, send_error};
 use super::redact::{host_of, printable, redact_url};
 use super::timeouts::Timeouts;
 use super::traffic::{Counters, Traffic};
@@ -65,6 +65,8 @@ pub(super) struct Http {
     /// How the hosts are that it sends us to. Its certificate authorities are good for them too, as they may be
     /// in the same private network.
     foreign: ClientKey,
+    /// Whether the environment names a proxy at all.
+    names_proxy: bool,
     counters: Counters,
 }
 
@@ -75,6 +77,7 @@ impl Http {
         timeouts: Timeouts,
         registry: &str,
         endpoint: &Endpoint,
+        names_proxy: bool,
     ) -> Self {
         let connect = endpoint.connect_timeout.unwrap_or(timeouts.connect);
         let foreign = Tls {
@@ -87,6 +90,7 @@ impl Http {
             registry: registry.to_owned(),
             own: ClientKey::new(endpoint.tls.clone(), !endpoint.is_loopback(), connect),
             foreign: ClientKey::new(foreign, true, connect),
+            names_proxy,
             counters: Counters::default(),
         }
     }
@@ -182,7 +186,7 @@ impl Http {
                 if let Some(error) = passing.as_ref().and_then(Sending::take_failure) {
                     return Err(plain(error));
                 }
-                let may_be_proxied = key.proxied && environment_has_proxy();
+                let may_be_proxied = key.proxied && self.names_proxy;
                 Err(send_error(
                     &cause,
                     url,

@@ -25,17 +25,21 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// How often to try again.
     pub retry: RetryPolicy,
+    /// Whether the environment names a proxy: an error of connecting then says so. The HTTP library reads the variables
+    /// itself, whatever stands here.
+    pub names_proxy: bool,
     /// Connections and limits shared by everything opened with clones of these options.
     pub network: Network,
 }
 
 impl Options {
-    /// The defaults over this network, with the credential and configuration files that the variables name which
-    /// `variable` gives.
+    /// The defaults over this network, with what the environment says of credentials, configuration files and proxies;
+    /// `variable` reads it.
     pub fn from_env(network: Network, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         Self {
             credentials: Credentials::from_env(&variable),
             configuration: Configuration::from_env(&variable, Path::new("/")),
+            names_proxy: names_proxy(&variable),
             network,
             ..Self::default()
         }
@@ -52,9 +56,36 @@ impl Options {
     }
 }
 
+/// Whether one of the variables that name proxies is set. Which of them holds for a host, the HTTP library decides.
+fn names_proxy(variable: impl Fn(&str) -> Option<OsString>) -> bool {
+    let variables = [
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ];
+    let mut values = variables.into_iter().filter_map(variable);
+    values.any(|value| !value.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_proxy_is_named_by_a_variable_that_is_not_empty() {
+        let check = |variable: &str, value: &str, expected: bool| {
+            let read = |name: &str| (name == variable).then(|| value.into());
+            let options = Options::from_env(Network::default(), read);
+            assert_eq!(options.names_proxy, expected, "{variable}={value}");
+        };
+        check("HTTPS_PROXY", "http://p", true);
+        check("all_proxy", "http://p", true);
+        check("HTTP_PROXY", "", false);
+        check("NO_PROXY", "h", false);
+    }
 
     #[test]
     fn flags_change_how_a_registry_is_reached() {

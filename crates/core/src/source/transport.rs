@@ -80,7 +80,13 @@ impl Transport {
         let url = registry_url("https", &endpoint, "")?;
         let name = url.host_str().unwrap_or_default();
         Ok(Self {
-            http: Http::new(options.network.clients(), options.timeouts, name, &endpoint),
+            http: Http::new(
+                options.network.clients(),
+                options.timeouts,
+                name,
+                &endpoint,
+                options.names_proxy,
+            ),
             auth: options.network.authenticator(Access {
                 api: format!("{}{}", endpoint.authority, endpoint.api_path),
                 tls: endpoint.tls.clone(),

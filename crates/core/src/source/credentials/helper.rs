@@ -34,18 +34,18 @@ const TOKEN_USER: &str = "<token>";
 /// What helpers say when they have nothing, by the library that they are made with.
 const NOT_FOUND: &str = "credentials not found";
 
-/// Where helpers are, and how long they may take.
+/// Where helpers are, and how long they may take. By default nowhere: a program that uses this library says where.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Helpers {
-    /// Instead of the directories of `$PATH`.
-    pub(super) dirs: Option<Vec<PathBuf>>,
+    /// The directories that are searched, in order; of the environment's, those in `$PATH`.
+    pub(super) dirs: Vec<PathBuf>,
     pub(super) limit: Duration,
 }
 
 impl Default for Helpers {
     fn default() -> Self {
         Self {
-            dirs: None,
+            dirs: Vec::new(),
             limit: LIMIT,
         }
     }
@@ -151,12 +151,8 @@ impl Helpers {
     }
 
     fn find(&self, program: &str) -> Option<PathBuf> {
-        let dirs = self.dirs.clone().unwrap_or_else(|| {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path).collect()
-        });
         // What lies in the current directory by chance is not run.
-        let absolute = dirs.into_iter().filter(|dir| dir.is_absolute());
+        let absolute = self.dirs.iter().filter(|dir| dir.is_absolute());
         absolute.map(|dir| dir.join(program)).find(|candidate| {
             let metadata = candidate.metadata();
             metadata.is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)

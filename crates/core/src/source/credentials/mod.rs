@@ -126,10 +126,10 @@ impl Credentials {
         self
     }
 
-    /// Looks for helpers in these directories, instead of those of `$PATH`.
+    /// Looks for helpers in these directories, and in no others.
     #[must_use]
     pub fn with_helper_dirs(mut self, dirs: Vec<PathBuf>) -> Self {
-        self.helpers.dirs = Some(dirs);
+        self.helpers.dirs = dirs;
         self
     }
 

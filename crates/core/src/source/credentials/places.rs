@@ -50,15 +50,14 @@ impl CredentialFile {
 }
 
 impl Credentials {
-    /// One file, which the user named.
-    pub fn only(file: PathBuf) -> Self {
-        Self {
-            files: vec![CredentialFile::explicit(file)],
-            ..Self::default()
-        }
+    /// Looks in this file, which the user named, and in no other.
+    #[must_use]
+    pub fn only(mut self, file: PathBuf) -> Self {
+        self.files = vec![CredentialFile::explicit(file)];
+        self
     }
 
-    /// The files that the environment names; `variable` reads it.
+    /// The files that the environment names, with helpers from its `$PATH`; `variable` reads it.
     pub fn from_env(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let dir = |name: &str| {
             variable(name)
@@ -89,7 +88,12 @@ impl Credentials {
         Self {
             given: None,
             files: explicit.into_iter().chain(found).collect(),
-            helpers: Helpers::default(),
+            helpers: Helpers {
+                dirs: variable("PATH")
+                    .map(|path| std::env::split_paths(&path).collect())
+                    .unwrap_or_default(),
+                ..Helpers::default()
+            },
         }
     }
 }
@@ -97,6 +101,20 @@ impl Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn helpers_are_looked_for_in_the_path() {
+        let check = |path: Option<&str>, expected: &[&str]| {
+            let found =
+                Credentials::from_env(|name| path.filter(|_| name == "PATH").map(Into::into));
+            let expected: Vec<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(found.helpers.dirs, expected, "{path:?}");
+            let only = found.only("/f".into());
+            assert_eq!(only.helpers.dirs, expected, "{path:?}");
+        };
+        check(Some("/a/bin:/bin"), &["/a/bin", "/bin"]);
+        check(None, &[]);
+    }
 
     #[test]
     fn the_environment_names_the_files() {

@@ -21,7 +21,7 @@ fn after(
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join(name);
     std::fs::write(&file, before).unwrap();
-    match change(&Credentials::only(file.clone())) {
+    match change(&Credentials::default().only(file.clone())) {
         Ok(()) => {
             let text = std::fs::read_to_string(&file).unwrap();
             text.split_whitespace().collect()
@@ -193,7 +193,7 @@ fn a_link_stays_a_link() {
     std::os::unix::fs::symlink("dir/link", path("auth.json")).unwrap();
     std::os::unix::fs::symlink("real", path("dir/link")).unwrap();
     let login = || {
-        let credentials = Credentials::only(path("auth.json"));
+        let credentials = Credentials::default().only(path("auth.json"));
         credentials.store(&key("h"), "u", &Secret::new("p"))
     };
     login().unwrap();
@@ -219,7 +219,7 @@ fn of_several_logins_at_one_moment_none_is_lost() {
     let file = dir.path().join("new/auth.json");
     std::thread::scope(|scope| {
         for n in 0..8 {
-            let credentials = Credentials::only(file.clone());
+            let credentials = Credentials::default().only(file.clone());
             scope.spawn(move || {
                 for round in 0..5 {
                     let key = key(&format!("h{n}-{round}"));
