@@ -1,4 +1,4 @@
-//! `WWW-Authenticate`: what a server wants to be shown (RFC 9110, section 11.6.1).
+//! `WWW-Authenticate`: the proof that a server wants to be shown (RFC 9110, section 11.6.1).
 //!
 //! A header may hold several challenges, and parameters are separated by the same commas as challenges: a name
 //! followed by `=` is a parameter of the challenge before it, a name without is the next challenge. Bytes in,
@@ -22,7 +22,7 @@ impl Challenge {
     }
 }
 
-/// Reads one header's value. What does not fit the grammar is skipped up to the next comma.
+/// Reads one header's value. Text that does not fit the grammar is skipped up to the next comma.
 pub fn parse_challenges(header: &str) -> Vec<Challenge> {
     let mut challenges: Vec<Challenge> = Vec::new();
     let mut rest = header;

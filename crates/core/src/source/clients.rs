@@ -25,7 +25,7 @@ pub(super) struct Clients {
     spare: bool,
 }
 
-/// What makes two clients different.
+/// The ways in which two clients can differ.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct ClientKey {
     pub(super) tls: Tls,

@@ -18,7 +18,7 @@ pub struct Endpoint {
     pub scheme: Scheme,
     /// `host` or `host:port` of the API.
     pub authority: String,
-    /// What stands before `/<repository>/` in URLs: `/v2`, unless a proxy has its API elsewhere. Begins with a
+    /// The path before `/<repository>/` in URLs: `/v2`, unless a proxy has its API elsewhere. Begins with a
     /// slash and does not end with one, or is empty.
     pub api_path: String,
     /// The repository's name on this host.
@@ -30,7 +30,7 @@ pub struct Endpoint {
     pub tls: Tls,
     /// Sent with every request to this host; values may be secrets.
     pub headers: Vec<(String, super::Secret)>,
-    /// What it is asked for.
+    /// The requests that go there.
     pub serves: Serves,
     /// Which entry of the credential files holds for it; `None`: it is never sent any.
     pub credentials: Option<CredentialKey>,
@@ -51,7 +51,7 @@ pub enum Scheme {
     HttpsOrHttp,
 }
 
-/// How a host's certificate is checked, and what it is shown.
+/// How a host's certificate is checked, and which one it is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Tls {
     /// Whether any certificate will do.
@@ -62,10 +62,10 @@ pub struct Tls {
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// What a host is asked for.
+/// The kinds of requests that go to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Serves {
-    /// What a tag points to: the one answer that nothing can check.
+    /// Which digest a tag has: the one answer that nothing can check.
     pub tags: bool,
     /// Manifests and blobs by digest.
     pub digests: bool,

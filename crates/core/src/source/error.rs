@@ -1,4 +1,4 @@
-//! What can go wrong when fetching, in words that name the host and the next step.
+//! Errors of fetching, in words that name the host and the next step.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,7 +31,7 @@ pub enum SourceError {
         /// Bytes received.
         found: u64,
     },
-    /// Something is needed that only a source could give, and none may be asked.
+    /// Something is needed that only a source could give, and no source may be asked.
     #[error("{reference}: {what} is not in the cache: {}", Hint::AskRegistry { offline: true })]
     Offline {
         /// The reference.
@@ -52,7 +52,7 @@ pub enum SourceError {
     /// A manifest larger than its limit, before its digest is known.
     #[error("{host}: {what} has more than the limit of {limit} bytes")]
     AnswerTooLarge {
-        /// Who answered.
+        /// The host that answered.
         host: String,
         /// What was asked for.
         what: String,
@@ -355,7 +355,7 @@ fn status_hint(status: u16, server: &ServerMessage) -> String {
     behind(hint.as_ref())
 }
 
-/// What a server said in an error's body: code and message, printable and of bounded length.
+/// A server's words in an error's body: code and message, printable and of bounded length.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerMessage(pub(super) String);
 

@@ -1,4 +1,4 @@
-//! Whether a host answers: one that does not is probed now and then, and not hammered by everyone who wants
+//! Whether a host answers: one that does not is probed now and then, and not hammered by every reader that wants
 //! something of it.
 //!
 //! ```text
@@ -69,11 +69,11 @@ struct Dead {
     wait: Duration,
     /// How many waits there were in a row that were not the server's wish.
     probes: u32,
-    /// Whether a probe is under way. What else comes in was asked before and says nothing new.
+    /// Whether a probe is under way. Other answers that come in are to earlier requests and say nothing new.
     probed: bool,
 }
 
-/// What an asker is told when nobody is to ask.
+/// The answer to an asker while the host is not to be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Resting {
     /// How long it has not answered.

@@ -9,7 +9,7 @@
 //! Expires=1767323045                                   CloudFront, and S3's old form: Unix seconds
 //! ```
 //!
-//! What it does not say shows as a refusal, after which the registry is asked again.
+//! A URL that does not say it shows by a refusal that it has expired; then the registry is asked again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

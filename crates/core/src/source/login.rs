@@ -9,7 +9,7 @@ use super::options::Options;
 use super::route::route;
 use super::transport::{Request, Transport};
 
-/// What a registry makes of a credential.
+/// A registry's answer to a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Login {
     /// It asked for one and accepts this one.

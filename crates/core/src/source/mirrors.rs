@@ -9,7 +9,7 @@
 //! a body that breaks off            the rest from the next one, if little or nothing came (see WORTH_RESUMING)
 //! ```
 //!
-//! What is wrong with a host is said once. The last one's failure is the answer; where bytes of a blob are wanted, a
+//! A host's problem is said once. The last one's failure is the answer; where bytes of a blob are wanted, a
 //! failure that may pass goes before one that will not, as somebody waits for them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -51,7 +51,7 @@ pub(super) struct Mirrored {
     problems: Arc<Problems>,
 }
 
-/// What came out about one blob.
+/// The findings about one blob.
 #[derive(Default)]
 struct Findings {
     /// The hosts that wrong bytes came from and that others can stand in for: they are not asked for it again.

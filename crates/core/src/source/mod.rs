@@ -1,9 +1,9 @@
 //! Where blobs come from: a registry, an OCI layout on disk, a docker archive.
 //!
 //! A [`BlobSource`] delivers bytes by descriptor and range and knows no layer's tar, no compression and no store
-//! (a docker archive is itself a tar, whose headers [`DockerArchive`] lists to find the blobs). What it returns is
-//! *unverified*; [`read_verified`] is the one way to get a whole manifest or config, and layer bytes are verified
-//! by who asked for them, against the layer digest or a span digest.
+//! (a docker archive is itself a tar, whose headers [`DockerArchive`] lists to find the blobs). The bytes
+//! that it returns are *unverified*; [`read_verified`] is the one way to get a whole manifest or config, and the reader
+//! of a layer verifies its bytes, against the layer digest or a span digest.
 //!
 //! ```text
 //! open(reference) -> Limited(Retrying(Racing(Mirrored(Registry, ..)))), OciLayout or DockerArchive
@@ -13,7 +13,7 @@
 //! in which order, how often   limit -> retry -> race (pace) -> mirrors (health, problems)
 //! one host                    search; registry (location, tags, referrers) -> transport -> auth (challenge, credentials), http (clients, failure)
 //! writing to the registry     push (blob, manifest, referrer), upload; no mirrors
-//! what all of them share      network
+//! shared by all of them       network; timeouts, traffic
 //! local images                layout, archive -> choose, file
 //! ```
 
@@ -93,7 +93,7 @@ use mirrors::{Host, Mirrored};
 use race::Racing;
 use retry::Retrying;
 
-/// What a reference points to right now.
+/// The document that a reference points to right now.
 #[derive(Debug, Clone)]
 pub struct Resolved {
     /// Descriptor of the manifest or index: its digest is what everything below is verified against.
@@ -115,8 +115,8 @@ pub trait BlobSource: Send + Sync {
     /// Opens the bytes `range` of a blob (config or layer).
     async fn open(&self, blob: &Descriptor, range: Range<u64>) -> Result<ByteStream, SourceError>;
 
-    /// Takes note that bytes of `blob` from offset `at` on were wrong, and who gave them. Says whether asking again at once may bring
-    /// the right ones.
+    /// Takes note that bytes of `blob` from offset `at` on were wrong, and which hosts gave them. The answer is whether
+    /// asking again at once may bring the right ones.
     fn reject(&self, _blob: &Descriptor, _at: u64, _provenance: &Provenance) -> bool {
         // A file gives the same bytes again.
         false
@@ -125,8 +125,8 @@ pub trait BlobSource: Send + Sync {
     /// The tags there are beside the one that is meant: of the repository, the layout or the archive.
     async fn tags(&self) -> Result<Vec<String>, SourceError>;
 
-    /// What says of itself that it belongs to the manifest `subject` and is of this type. Nobody vouches for it, and a
-    /// source that knows no such thing has none.
+    /// The manifests of this type that say of themselves that they belong to the manifest `subject`. Nobody vouches for
+    /// them, and a source without such a list gives none.
     async fn referrers(
         &self,
         _subject: &Digest,
@@ -144,7 +144,7 @@ pub trait BlobSource: Send + Sync {
     /// How many ranges of one blob may usefully be fetched at the same time (1 when ranges are not supported).
     fn parallel_ranges(&self) -> usize;
 
-    /// For people: in what way this source does worse than it should, and why. Nothing by default.
+    /// For people: how this source does worse than it should, and why. Nothing by default.
     fn shortcoming(&self) -> Option<String> {
         None
     }
@@ -240,7 +240,7 @@ pub async fn read_blob(
 }
 
 /// Reads a whole small blob or manifest from `stream` and checks size and digest before anyone sees a byte.
-/// `limit` bounds memory. Of what is named by its digest alone ([`Descriptor::UNKNOWN_SIZE`]) the digest decides.
+/// `limit` bounds memory. Of a document named by its digest alone ([`Descriptor::UNKNOWN_SIZE`]) the digest decides.
 pub async fn read_verified(
     mut stream: ByteStream,
     descriptor: &Descriptor,

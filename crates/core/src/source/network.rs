@@ -1,4 +1,4 @@
-//! What all sources of a process share: HTTP clients with their connections, tokens, and limits for each host.
+//! Shared by all sources of a process: HTTP clients with their connections, tokens, and limits for each host.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,7 +35,7 @@ struct Shared {
     authenticators: Mutex<HashMap<Access, Arc<Authenticator>>>,
 }
 
-/// Limits on what is asked of one registry at a time, and how fast it usually is.
+/// Limits on the requests to one registry at a time, and how fast it usually is.
 #[derive(Clone)]
 pub(super) struct Limits {
     pub(super) reads: Arc<Semaphore>,
@@ -71,7 +71,7 @@ impl Network {
         limits.clone()
     }
 
-    /// What is known of one place. The last one of a list is a host; a mirror is a repository on one, as others may be
+    /// The health of one place. The last one of a list is a host; a mirror is a repository on one, as others may be
     /// fine there, and the registry itself may be the same host.
     pub(super) fn health(&self, endpoint: &Endpoint, is_last: bool) -> Arc<Health> {
         let place = if is_last {
@@ -84,7 +84,7 @@ impl Network {
         Arc::clone(places.entry(place).or_default())
     }
 
-    /// What lets sources in, with the tokens that it has already.
+    /// The authenticator that lets sources in, with the tokens that it has already.
     pub(super) fn authenticator(&self, access: Access) -> Arc<Authenticator> {
         let mut authenticators = self
             .shared

@@ -1,4 +1,4 @@
-//! How to reach a source: what the command line and the environment decide.
+//! How to reach a source, as the command line and the environment decide.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -19,7 +19,7 @@ pub struct Options {
     pub insecure: bool,
     /// Where credentials are looked up when a registry asks for them.
     pub credentials: Credentials,
-    /// Which configuration files say what hosts are asked.
+    /// The configuration files that say which hosts are asked.
     pub configuration: Configuration,
     /// How long to wait.
     pub timeouts: Timeouts,

@@ -1,4 +1,4 @@
-//! What is wrong with hosts that were passed over: said once, and kept for the status.
+//! The problems of hosts that were passed over: each is said once, and kept for the status.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,5 @@
 //! Racing: when a transfer stalls or crawls, the rest of it is asked for once more on another connection, from the
-//! byte reached on, and whoever is ahead wins.
+//! byte reached on, and the transfer that is ahead wins.
 //!
 //! A [`BlobSource`] around two: the usual one and one with connections of its own. A transfer is slow when
 //!
@@ -11,8 +11,8 @@
 //!
 //! One that brings next to nothing for long, alone or against another, is given up: the rest is asked for anew.
 //!
-//! Only waiting for the network counts: a reader who takes the bytes slowly makes nobody slow. Nothing that arrived
-//! is asked for twice; what the loser had under way is lost.
+//! Only waiting for the network counts: a reader that takes the bytes slowly does not make a transfer slow. Nothing that
+//! arrived is asked for twice; bytes that the loser had under way are lost.
 
 use std::future::{Future, poll_fn};
 use std::ops::Range;
@@ -237,7 +237,7 @@ impl Race {
         Ok(None)
     }
 
-    /// What of a piece is news. Who brings news after a later start than another is the faster one.
+    /// The part of a piece that is news. A transfer that brings news after a later start than another is the faster one.
     fn take(&mut self, number: usize, mut piece: Bytes) -> Option<Bytes> {
         let runner = self.runners.get_mut(number)?;
         let known = self.range.start.saturating_sub(runner.position);

@@ -1,5 +1,5 @@
-//! What belongs to a manifest: the referrers API, and the tag that stands in for it (distribution spec, "Listing
-//! Referrers").
+//! The manifests that belong to another one: the referrers API, and the tag that stands in for it (distribution spec,
+//! "Listing Referrers").
 //!
 //! ```text
 //! GET referrers/<digest>?artifactType=..     200: the list, in pages; 404 and the like: not known here
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Both are asked at the same time, as a mount waits for the answer, and few registries tell before which they have.
-//! Whatever comes is filtered again here: the filter in the query is only a wish.
+//! The entries of both are filtered again here: the filter in the query is only a wish.
 
 use std::pin::pin;
 
@@ -32,7 +32,7 @@ const MAX_REFERRERS: usize = 64;
 /// The media type of a list.
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// What says of itself that it belongs to `subject` and is of this type.
+/// The manifests of this type that say of themselves that they belong to `subject`.
 pub(super) async fn referrers(
     transport: &Transport,
     subject: &Digest,

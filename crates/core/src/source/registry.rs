@@ -47,7 +47,7 @@ struct Inner {
 }
 
 impl Registry {
-    /// A repository and what of it is meant. Nothing is sent yet.
+    /// A repository, and the tag or digest that is meant. Nothing is sent yet.
     pub fn new(
         endpoint: Endpoint,
         tag: Option<&str>,
@@ -360,7 +360,7 @@ impl Inner {
     }
 }
 
-/// What a foreign host answers to a URL whose signature has expired.
+/// The answer of a foreign host to a URL whose signature has expired.
 fn has_expired(status: StatusCode) -> bool {
     matches!(status.as_u16(), 400 | 401 | 403 | 410)
 }

@@ -46,7 +46,7 @@ pub struct ResolvedImage {
     pub config_document: VerifiedDocument,
     /// The config: its `diff_ids` are the layers' contents.
     pub config: ImageConfig,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -84,11 +84,11 @@ pub async fn image_of(
     image_of_watched(source, resolved, platform, &|_, _| {}).await
 }
 
-/// Is told which manifest is about to be read, and then what it says, for those who have work to begin before the
-/// image is resolved. Each may be of an entry that turns out not to be the one.
+/// Is told which manifest is about to be read, and then its content, so that a caller can begin work before the image is
+/// resolved. Each may be of an entry that turns out not to be the one.
 pub type Watch<'a> = dyn Fn(&Descriptor, Option<&Manifest>) + Send + Sync + 'a;
 
-/// The same with somebody watching.
+/// The same with a watcher.
 pub async fn image_of_watched(
     source: &dyn BlobSource,
     resolved: Resolved,
@@ -165,8 +165,8 @@ pub async fn images_of(
     Ok(images)
 }
 
-/// What a reference points to, and the manifests that are listed there, each with its entry in the list: those of images
-/// and all others. A single manifest lists itself.
+/// The document that a reference points to, and the manifests that are listed there, each with its entry in the list:
+/// those of images and all others. A single manifest lists itself.
 pub async fn manifests_of(
     source: &dyn BlobSource,
     resolved: Resolved,
@@ -194,8 +194,8 @@ pub async fn manifests_of(
     Ok((root, listed.into_iter().flatten().collect()))
 }
 
-/// What a list says of the one image that the source's reference means: its manifest, with the platform that its config
-/// names. `None` if that is a list itself.
+/// The entry that a list would have for the one image that the source's reference means: its manifest, with the platform
+/// that its config names. `None` if the reference means a list itself.
 pub async fn list_entry(source: &dyn BlobSource) -> Result<Option<Descriptor>, SourceError> {
     let resolved = source.resolve(None).await?;
     let root = read_root(source, resolved).await?;

@@ -25,7 +25,7 @@ use imgfs_formats::oci::{Descriptor, Digest};
 const FREE_RESUMPTIONS: u64 = 64;
 const BYTES_FOR_RESUMPTION: u64 = 64 << 10;
 
-/// Retries what the source inside fails at.
+/// Tries again where the source inside fails.
 pub(super) struct Retrying {
     inside: Arc<dyn BlobSource>,
     policy: RetryPolicy,
@@ -92,7 +92,7 @@ impl Failures {
         Ok(())
     }
 
-    /// Bytes arrived: what failed before is forgiven.
+    /// Bytes arrived: earlier failures are forgiven.
     fn forget(&mut self) {
         self.count = 0;
         self.since = None;

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! quay.io is asked in its own way, every other host in Docker's and, where that is not known (404 and the like), in
-//! Quay's, as there are other installations of it. Neither is in a specification; what is read here is what `docker search`
-//! and the web page of Quay read.
+//! Quay's, as there are other installations of it. Neither is in a specification; the fields read here are those that
+//! `docker search` and the web page of Quay read.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +24,7 @@ use super::retry::Failures;
 use super::transport::{Request, Transport};
 use imgfs_formats::oci::DEFAULT_REGISTRY;
 
-/// Most results of one search; what Docker allows.
+/// Most results of one search: as many as Docker allows.
 pub const MAX_SEARCH_RESULTS: usize = 100;
 /// Docker Hub's host for searches.
 const DOCKER_HUB_SEARCH: &str = "index.docker.io";

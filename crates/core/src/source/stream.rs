@@ -1,4 +1,4 @@
-//! Bytes on their way from a source, and who gave them.
+//! Bytes on their way from a source, and the hosts that gave them.
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
@@ -17,8 +17,8 @@ pub struct ByteStream {
     provenance: Provenance,
 }
 
-/// Which hosts gave the bytes of a stream so far; grows while it is read, as a transfer may go on elsewhere. Who finds
-/// the bytes wrong says so with it ([`super::BlobSource::reject`]).
+/// The hosts that gave the bytes of a stream so far; grows while it is read, as a transfer may go on elsewhere. A reader
+/// that finds the bytes wrong hands it back ([`super::BlobSource::reject`]).
 #[derive(Debug, Clone, Default)]
 pub struct Provenance {
     hosts: Arc<Mutex<BTreeSet<usize>>>,
@@ -46,7 +46,7 @@ impl ByteStream {
         }
     }
 
-    /// Who gives them; shared with the stream.
+    /// The hosts that give them; shared with the stream.
     pub fn provenance(&self) -> Provenance {
         self.provenance.clone()
     }

@@ -1,4 +1,4 @@
-//! The pages of a repository's list of tags: what a page says.
+//! The pages of a repository's list of tags, and how one is read.
 
 use std::collections::BTreeSet;
 

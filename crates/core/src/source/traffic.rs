@@ -1,4 +1,4 @@
-//! What a source has used: requests and bytes.
+//! The requests and bytes that a source has used.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

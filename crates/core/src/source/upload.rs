@@ -68,7 +68,7 @@ impl Upload {
         self.blob.size
     }
 
-    /// Begins an attempt: what watches it, and the bytes.
+    /// Begins an attempt: its watcher, and the bytes.
     pub(super) fn start(
         &self,
     ) -> (
@@ -153,7 +153,7 @@ impl Sending {
         }
     }
 
-    /// What was wrong with the source, if that ended the attempt.
+    /// The source's failure, if that ended the attempt.
     pub(super) fn take_failure(&self) -> Option<SourceError> {
         let failure = self.state.failure.lock();
         failure.unwrap_or_else(PoisonError::into_inner).take()

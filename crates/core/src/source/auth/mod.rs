@@ -1,6 +1,6 @@
 //! Authentication with a registry: anonymous, basic, or bearer tokens.
 //!
-//! Nothing is known before the registry's first 401: its challenge says what it wants. Then
+//! Nothing is known before the registry's first 401: its challenge names the scheme that it wants. Then
 //!
 //! ```text
 //! no challenge yet -> no header

@@ -1,4 +1,5 @@
-//! What can be wrong with files of credentials and with the programs they name. Quotes neither.
+//! Errors of files of credentials and of the programs they name. None quotes a program's output or
+//! a value of a file, as either may be a secret.
 
 use std::io;
 use std::path::PathBuf;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A helper is an arbitrary program: it has a process group of its own, a time limit and a limit on what it may
-//! write, and all of the group ends with either. What it writes is never quoted, as it may hold a secret.
+//! write, and all of the group ends with either. Its output is never quoted, as it may hold a secret.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;

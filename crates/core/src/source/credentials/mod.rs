@@ -1,4 +1,4 @@
-//! Credentials: what `docker login`, `podman login` and `imgfs login` keep, and what the command line gives.
+//! Credentials: those that `docker login`, `podman login` and `imgfs login` keep, and one from the command line.
 //!
 //! ```text
 //! --username                               for the host it was given for
@@ -10,8 +10,8 @@
 //! ```
 //!
 //! In a file: the helper that `credHelpers` names for the host, the helper in `credsStore`, then `auths`, whose keys
-//! may be namespaces: the longest one that contains the repository wins. A helper that has nothing passes on to what
-//! comes next; one that fails ends the search, as going on anonymously would hide why access is refused.
+//! may be namespaces: the longest one that contains the repository wins. A helper that has nothing passes on to the
+//! next place; one that fails ends the search, as going on anonymously would hide why access is refused.
 //!
 //! `file` reads a file, `keys` compares names, `helper` runs programs, `places` knows where files are, `write` is
 //! the other direction: login and logout.
@@ -49,7 +49,7 @@ struct Given {
     credential: Credential,
 }
 
-/// What lets somebody in.
+/// A proof that lets somebody in.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Credential {
     /// A user name and a password, or an access token in the place of a password.
@@ -90,7 +90,8 @@ pub enum Origin {
     },
 }
 
-/// For whom a credential is looked up: the names that credential files know, which need not be where the requests go.
+/// The names under which a credential is looked up: those that credential files know, which need not be where the
+/// requests go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CredentialKey {
     /// Host and port as in the reference; `docker.io` for Docker Hub.

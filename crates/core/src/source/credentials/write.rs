@@ -78,7 +78,7 @@ impl Credentials {
         })
     }
 
-    /// Forgets what the first file that has a login for a registry or a namespace keeps; where that was.
+    /// Forgets the login for a registry or a namespace in the first file that has one; where that was.
     pub fn erase(&self, key: &CredentialKey) -> Result<Option<Origin>, CredentialsError> {
         for file in self.files_to_erase() {
             let _alone = Lock::of(&file.path);

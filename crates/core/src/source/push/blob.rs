@@ -44,7 +44,7 @@ impl Pusher {
     }
 
     /// Makes sure that the repository has a blob that `source` has. Its bytes are passed on only where they are in no
-    /// repository of the registry; what fails half-way begins anew. `from` as for [`Self::put_blob`].
+    /// repository of the registry; a copy that fails half-way begins anew. `from` as for [`Self::put_blob`].
     pub async fn copy_blob(
         &self,
         source: &Arc<dyn BlobSource>,

@@ -15,12 +15,13 @@ use imgfs_formats::oci::{ACCEPT_MANIFESTS, Digest};
 pub(super) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 impl Pusher {
-    /// Writes an OCI manifest under a tag or its digest. What it names must be there.
+    /// Writes an OCI manifest under a tag or its digest. The blobs that it names must be there.
     pub async fn put_manifest(&self, name: &str, manifest: &Bytes) -> Result<(), SourceError> {
         self.put_document(name, MANIFEST, manifest).await
     }
 
-    /// Writes a manifest or list of this media type under a tag or its digest. What it names must be there.
+    /// Writes a manifest or list of this media type under a tag or its digest. The blobs or manifests that it names must
+    /// be there.
     pub async fn put_document(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Writing to a repository: blobs, manifests, and what is said to belong to a manifest.
+//! Writing to a repository: blobs, manifests, and manifests that belong to another one.
 //!
 //! ```text
 //! put_blob       HEAD: is it there?  POST: begin (or mount it from another repository)  PUT: all of it
@@ -42,7 +42,8 @@ pub fn push_to(reference: &Reference, options: &Options) -> Result<Pusher, Sourc
     push_to_mounting(reference, Vec::new(), options)
 }
 
-/// The same for who will mount blobs of other repositories of the same registry: what lets us in must let us read those.
+/// The same for a caller that will mount blobs of other repositories of the same registry: the token must let us read
+/// those, too.
 pub fn push_to_mounting(
     reference: &Reference,
     mounting_from: Vec<String>,

@@ -14,7 +14,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MAX_ROUNDS: u32 = 4;
 
 impl Pusher {
-    /// What of this type belongs to `subject` already.
+    /// The manifests of this type that belong to `subject` already.
     pub async fn referrers(
         &self,
         subject: &Digest,

@@ -1,4 +1,4 @@
-//! URLs of registries in configuration files: scheme, authority and what stands before `/<repository>/`.
+//! URLs of registries in configuration files: scheme, authority and the path before `/<repository>/`.
 
 use crate::source::endpoint::{Endpoint, Scheme};
 

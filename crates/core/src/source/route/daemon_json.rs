@@ -1,6 +1,6 @@
 //! `daemon.json` of Docker's daemon: mirrors of Docker Hub, and hosts without proper TLS.
 //!
-//! Only read if asked for: the file is the daemon's, not a setting of whoever mounts an image.
+//! Only read if asked for: the file is the daemon's, not a setting of the user who mounts an image.
 
 use std::net::IpAddr;
 

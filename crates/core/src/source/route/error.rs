@@ -1,4 +1,4 @@
-//! Why it cannot be said which hosts to ask.
+//! Errors of finding the hosts to ask.
 
 use std::io;
 use std::path::PathBuf;

@@ -66,16 +66,16 @@ pub struct Route {
     pub files: Vec<Consulted>,
 }
 
-/// A configuration file and what came of it.
+/// A configuration file and its part in the decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Consulted {
     /// The file.
     pub path: PathBuf,
-    /// What came of it.
+    /// Its part.
     pub outcome: Outcome,
 }
 
-/// What came of a configuration file.
+/// The part that a configuration file has in the decision about a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It decides hosts and order.

@@ -25,8 +25,8 @@
 //! # and insecure, plain-http, ca, client-certificate, headers
 //! ```
 //!
-//! Two files are read: an entry in the user's replaces the one of the same name in the system's. What is not
-//! known is an error, as a misspelt key would be forgotten silently otherwise.
+//! Two files are read: an entry in the user's replaces the one of the same name in the system's. An
+//! unknown key is an error, as a misspelt one would be forgotten silently otherwise.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

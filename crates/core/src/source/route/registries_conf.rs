@@ -7,8 +7,8 @@
 //! registries.conf.d/*.conf beside each        user's only the user's
 //! ```
 //!
-//! Later files replace entries of the same prefix or alias, and whole lists. What is not known here is ignored,
-//! as other tools have keys of their own there.
+//! Later files replace entries of the same prefix or alias, and whole lists. Unknown keys are
+//! ignored, as other tools have keys of their own there.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
