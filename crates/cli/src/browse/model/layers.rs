@@ -1,6 +1,6 @@
 //! The left side: a line for the image, then one for each layer, base first.
 
-use super::message::ImageInfo;
+use super::image::ImageInfo;
 use super::{Listed, files::window};
 use imgfs_formats::oci::Digest;
 

@@ -1,6 +1,7 @@
 //! What is on the screen and what keys do to it. Nothing here reads, writes or waits.
 
 mod files;
+mod image;
 mod input;
 mod keys;
 mod layers;
@@ -16,11 +17,12 @@ use std::sync::Arc;
 use ratatui::crossterm::event::KeyEvent;
 
 pub(super) use files::Files;
+pub(super) use image::{ImageInfo, LayerSum, Summary};
 pub(super) use input::{Input, Purpose};
 pub(super) use layers::{LayerRow, LayerState, Layers};
 pub(super) use layout::{Areas, Column};
 pub(super) use listing::{Entry, Listing, Mark};
-pub(super) use message::{ImageInfo, LayerSum, Message, Summary};
+pub(super) use message::Message;
 pub(super) use preview::{PIECE, Preview};
 
 use imgfs_core::view::ImageFs;
