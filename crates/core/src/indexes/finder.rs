@@ -10,10 +10,10 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use tracing::Instrument;
 
+use super::format::in_format;
 use super::soci::{SOCI_V1, SociIndex};
-use super::toc::in_format;
 use super::toc_image::TocImage;
-use super::{IndexPolicy, MidstatesBlob, soci, toc};
+use super::{IndexPolicy, MidstatesBlob, format, soci};
 use crate::error::Result;
 use crate::hint::Hint;
 use crate::indexes::published::Published;
@@ -310,7 +310,7 @@ impl Finder {
             place: String::new(),
             key: None,
         };
-        if let Some((identity, origin)) = toc::pinned(blob) {
+        if let Some((identity, origin)) = format::pinned(blob) {
             let slot = Slot::found(blob.digest, &identity);
             if let Some(layer) = self.open_kept(blob, slot.clone(), finding(origin)).await? {
                 return Ok(Some(layer));

@@ -17,6 +17,7 @@
 
 mod estargz;
 mod finder;
+mod format;
 pub(crate) mod published;
 mod range;
 mod soci;
@@ -27,9 +28,10 @@ mod zstd_chunked;
 use std::sync::Arc;
 
 pub(super) use finder::{Finder, FoundLayer, Search};
+pub use format::in_format;
+pub(super) use format::pinned;
 pub use published::{FindOptions, FoundIndex, Published, PublishedAnswer, Vouched};
-pub(super) use toc::pinned;
-pub use toc::{FoundToc, in_format};
+pub use toc::FoundToc;
 pub use toc_image::TocImage;
 
 use crate::error::Result;

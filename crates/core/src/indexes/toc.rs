@@ -1,21 +1,14 @@
-//! Tables of contents that a layer's own format has: eStargz and zstd:chunked.
-//!
-//! They are bound to the manifest by a digest there, and what they say about bytes is checked when those are read. What
-//! cannot be used is said, and costs the time of a plain layer.
+//! What the tables of contents of all formats have in common: the index that one becomes, and why one is not used.
 
 use std::fmt::Display;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::source::{BlobSource, SourceError};
+use crate::source::SourceError;
 use imgfs_formats::layer::{ContentsError, LayerIndex, TableOfContents};
 use imgfs_formats::oci::{Descriptor, Digest};
 use imgfs_formats::trust::IndexKind;
 
-use super::toc_image::TocImage;
-use super::{estargz, zstd_chunked};
-use imgfs_formats::layer::estargz::toc_digest;
-use imgfs_formats::layer::zstd_chunked::read_annotations;
 /// An index that was found.
 #[derive(Debug)]
 pub struct FoundToc {
@@ -27,29 +20,6 @@ pub struct FoundToc {
     pub identity: Digest,
     /// For people: the format.
     pub origin: IndexKind,
-}
-
-/// Looks for an index that the layer's own format has. `None`: it is a plain layer. An error says, for people, which
-/// layer is treated as plain although it is not, and why.
-pub async fn in_format(
-    source: &dyn BlobSource,
-    blob: &Descriptor,
-    toc_image: &TocImage,
-) -> Option<Result<FoundToc, String>> {
-    // A layer of the latter may have the former's annotation, too, so the order matters.
-    match zstd_chunked::find(source, blob).await {
-        None => estargz::find(source, blob, toc_image).await,
-        found => found,
-    }
-}
-
-/// The digest of the layer's table of contents and the format, as its annotations say; wrong ones count as none.
-pub(crate) fn pinned(blob: &Descriptor) -> Option<(Digest, IndexKind)> {
-    if let Ok(Some(annotations)) = read_annotations(&blob.annotations) {
-        return Some((annotations.checksum, IndexKind::ZstdChunked));
-    }
-    let digest = toc_digest(&blob.annotations).ok()??;
-    Some((digest, IndexKind::EStargz))
 }
 
 /// Why a table of contents is not used.
@@ -66,7 +36,7 @@ pub(super) enum Failure {
     Elsewhere(String),
 }
 
-/// The message of [`in_format`].
+/// The message for people about a layer that has a table of contents and is treated as plain.
 pub(super) fn plain(blob: &Descriptor, format: IndexKind, why: &impl Display) -> String {
     format!(
         "layer {} is treated as plain, as its {format} table of contents cannot be used: {why}",
