@@ -7,9 +7,8 @@
 //! These are hints: what is not found, or not where the usual loaders look, is fetched when somebody reads it. Errors are
 //! left to that read, too.
 
-use std::collections::HashSet;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tracing::Instrument;
 
@@ -35,26 +34,6 @@ const USUAL_DIRECTORIES: [&[u8]; 5] = [
 const LOADER_CACHE: &[u8] = b"/etc/ld.so.cache";
 /// A larger one is fetched when it is read.
 const MAX_LOADER_CACHE: u64 = 1 << 20;
-
-/// What is known of the image's libraries.
-#[derive(Debug, Default)]
-pub(crate) struct Libraries {
-    state: Mutex<Known>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    /// Programs and libraries that were looked at.
-    seen: HashSet<Ino>,
-    /// The interpreters' own directories: libraries usually lie beside them.
-    directories: Vec<Vec<u8>>,
-}
-
-impl Libraries {
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// A file that lies in one piece in its layer.
 struct Whole<'a> {

@@ -14,13 +14,33 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::libraries::Libraries;
 use crate::store::{LayerReader, StoreError};
 use imgfs_formats::tree::{Extents, Ino, Tree};
 
 /// Larger programs are fetched as they are read. 64 MiB holds nearly all programs and libraries, and takes three
 /// seconds at 200 Mbit/s.
 pub const EXECUTABLE_LIMIT: u64 = 64 << 20;
+
+/// What is known of the image's libraries.
+#[derive(Debug, Default)]
+pub(super) struct Libraries {
+    state: Mutex<Known>,
+}
+
+/// What a lock protects.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// Programs and libraries that were looked at.
+    pub(super) seen: HashSet<Ino>,
+    /// The interpreters' own directories: libraries usually lie beside them.
+    pub(super) directories: Vec<Vec<u8>>,
+}
+
+impl Libraries {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The programs and libraries of an image: which of them are here, and what they need.
 pub struct Programs {

@@ -13,6 +13,7 @@ mod host;
 mod mounted;
 mod mounting;
 mod mountpoint;
+mod mounts;
 mod prove;
 mod record;
 mod runtime_dir;

@@ -12,10 +12,9 @@ use tracing::Instrument;
 
 use super::diff_ids::check_diff_ids;
 use super::fuse::{MountError, Session, Unmounter};
-use super::host::Inner;
 use super::prove::{forget_quarantined, prove};
 use super::record::MountRecord;
-use super::runtime_dir::MountId;
+use super::runtime_dir::{MountId, RuntimeDir};
 use super::status::{Live, MountStatus};
 use crate::error::{Expected, Result};
 use crate::image::Opened;
@@ -38,6 +37,10 @@ pub(super) struct Shared {
 impl Mounted {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self(shared)
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0
     }
 
     /// Its id.
@@ -97,7 +100,8 @@ impl Drop for Shared {
 
 /// A mount whose session has just begun.
 pub(super) struct Serving {
-    pub(super) host: Arc<Inner>,
+    /// Where other processes find it.
+    pub(super) runtime_dir: RuntimeDir,
     pub(super) span: tracing::Span,
     pub(super) store: Arc<Store>,
     pub(super) opened: Opened,
@@ -106,10 +110,10 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Starts what goes on beside it. Must run on the runtime.
-    pub(super) fn begin(self) -> Mounted {
+    /// Starts what goes on beside it; `at_end` is done when nothing of it is left but that. Must run on the runtime.
+    pub(super) fn begin(self, at_end: impl FnOnce(&MountId) + Send + 'static) -> Mounted {
         let Self {
-            host,
+            runtime_dir,
             span,
             store,
             opened,
@@ -123,7 +127,7 @@ impl Serving {
             span: span.clone(),
         };
         // Serving goes on without: only other processes miss it.
-        match live.listen(&host.runtime_dir) {
+        match live.listen(&runtime_dir) {
             Ok(listener) => tasks.spawn(Arc::clone(&live).answer(listener)),
             Err(err) => tracing::warn!("no status of this mount: {err:#}"),
         }
@@ -141,24 +145,23 @@ impl Serving {
         tasks.spawn(prove(Arc::clone(&store), opened.unproven()));
         drop(opened);
         let (sender, ended) = watch::channel(None);
-        let shared = Arc::new(Shared {
+        let mounted = Mounted(Arc::new(Shared {
             store,
             unmounter: session.unmounter,
             live,
             ended,
-        });
-        host.add(&id, &shared);
+        }));
         let ending = async move {
             // Its thread sends, or has panicked, which nothing here can mend.
             let result = session.ended.await.unwrap_or(Ok(()));
             tasks.set.shutdown().await;
             memory::give_back();
-            host.runtime_dir.remove(&id);
-            host.forget(&id);
+            runtime_dir.remove(&id);
+            at_end(&id);
             sender.send_replace(Some(Arc::new(result)));
         };
         tokio::spawn(ending.instrument(span));
-        Mounted(shared)
+        mounted
     }
 }
 

@@ -13,9 +13,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::Instrument;
 
 use super::fuse::{self, MountOptions, check_device};
-use super::host::Inner;
 use super::mounted::{Mounted, Serving};
 use super::mountpoint::{Cleared, clear};
+use super::mounts::Mounts;
 use super::record::MountRecord;
 use super::runtime_dir::MountId;
 use crate::error::{EngineError, Expected, Result};
@@ -41,7 +41,7 @@ pub struct MountRequest {
 
 /// An image about to be mounted.
 pub struct Mounting {
-    host: Arc<Inner>,
+    mounts: Arc<Mounts>,
     id: MountId,
     span: tracing::Span,
     request: MountRequest,
@@ -53,7 +53,7 @@ pub struct Mounting {
 }
 
 impl Mounting {
-    pub(super) async fn prepare(host: Arc<Inner>, request: MountRequest) -> Result<Self> {
+    pub(super) async fn prepare(mounts: Arc<Mounts>, request: MountRequest) -> Result<Self> {
         let id = MountId::new();
         let dir = request.dir.display();
         let span = tracing::error_span!("mount", %id, on = %dir);
@@ -63,7 +63,7 @@ impl Mounting {
             let cleared = tokio::task::spawn_blocking(move || clear(&dir)).await;
             let cleared = cleared.expected("looking at the mountpoint stopped")??;
             // What its reads log is about this mount: the store takes the current span.
-            let store = Store::of(&host.cache).with_reads(request.reads);
+            let store = Store::of(&mounts.cache).with_reads(request.reads);
             let store = Arc::new(if request.prove {
                 store.proving()
             } else {
@@ -78,7 +78,7 @@ impl Mounting {
             Box::pin(preparing.instrument(span.clone())).await?;
         Ok(Self {
             downloads: prepared.downloads(),
-            host,
+            mounts,
             id,
             span,
             request,
@@ -117,7 +117,7 @@ impl Mounting {
 
     async fn start_in_span(self) -> Result<Mounted> {
         let Self {
-            host,
+            mounts,
             id,
             span,
             request,
@@ -126,7 +126,7 @@ impl Mounting {
             downloads,
             ..
         } = self;
-        let opened = Opened::open(&store, prepared, &downloads, &host.trees).await?;
+        let opened = Opened::open(&store, prepared, &downloads, &mounts.trees).await?;
         opened.fs.fetch_executables(request.fetch_executables);
         let mut options = request.options;
         // Of several names that it could have meant, the one that was found.
@@ -150,14 +150,17 @@ impl Mounting {
                 .map_or(0, |since| since.as_secs()),
             cache: Some(store.place()),
         };
-        Ok(Serving {
-            host,
+        let serving = Serving {
+            runtime_dir: mounts.runtime_dir.clone(),
             span,
             store,
             opened,
             session,
             record,
-        }
-        .begin())
+        };
+        let of = Arc::clone(&mounts);
+        let mounted = serving.begin(move |id| of.forget(id));
+        mounts.add(&mounted);
+        Ok(mounted)
     }
 }

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use rustix::mount::MountFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-use super::session::MountOptions;
+use super::options::MountOptions;
 
 /// The helper that mounts for ordinary users, and what it was called before.
 const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];

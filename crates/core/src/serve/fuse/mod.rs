@@ -3,9 +3,11 @@
 
 mod buffers;
 mod connect;
+mod options;
 mod session;
 mod tree;
 
-pub use session::{MountError, MountOptions, Unmounter, check_device};
+pub use options::MountOptions;
+pub use session::{MountError, Unmounter, check_device};
 
 pub(crate) use session::{Forgetter, Session, serve};

@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::connect::connect;
+use super::options::MountOptions;
 use super::tree::Fuse;
 use crate::error::Result;
 use crate::memory;
@@ -21,29 +22,6 @@ use imgfs_formats::tree::Ino;
 
 /// Read-ahead of the mount in KiB: makes read requests 1 MiB, where the kernel begins with 128 KiB.
 const READ_AHEAD_KIB: &str = "1024";
-
-/// How to mount. It is always read-only and without access times.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent switches, as in mount(8)"
-)]
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MountOptions {
-    /// Let other users in, not only the one that mounted it.
-    pub allow_other: bool,
-    /// Let the kernel check modes and owners. Without it a user who may enter may read everything.
-    pub default_permissions: bool,
-    /// Let devices work.
-    pub dev: bool,
-    /// Honour setuid and setgid.
-    pub suid: bool,
-    /// Let programs run.
-    pub exec: bool,
-    /// What stands in the first column of the mount table.
-    pub source: String,
-    /// Threads that take requests; at least one.
-    pub threads: usize,
-}
 
 /// Why a mount or unmount failed.
 #[derive(Debug, thiserror::Error)]

@@ -11,20 +11,19 @@
 //! under way at a time. The rest is not queued anywhere: it can be asked for as if it had never been chosen, and is
 //! forgotten when the reads turn elsewhere or a fetch fails.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::neighbours::ReadAhead;
+use super::flights::{FlightError, FlightState, Outcome};
 use super::reader::LayerReader;
-use super::reads::ReadsId;
 use crate::source::{ByteStream, SourceError};
 use crate::store::StoreError;
 use imgfs_formats::layer::{Checkpoint, SpanDecoder};
@@ -36,25 +35,11 @@ pub(in crate::store) const MAX_RUN: u64 = 8 << 20;
 /// gzip layer; incompressible data comes three spans at a time. Shorter ones cost a request for each span; longer ones
 /// would be in the way of a read that turns elsewhere for longer.
 const RUN_AHEAD: u64 = 4 << 20;
-/// Runs ahead of one layer at a time: one waits for its answer while the other fills the line. Each takes as much of the line as a read that is waited for.
-const RUNS_AHEAD: usize = 2;
 /// Runs ahead of all layers of a process at a time: those of four busy mounts, with at most 64 MiB on their way.
 pub(in crate::store) const ALL_RUNS_AHEAD: usize = 16;
 /// Spans fetched with the first one of what looks like a program, before that is known: the bytes of a round trip or
 /// two, which would be lost by waiting for the first one.
 const GUESS: usize = 4;
-
-/// What became of a flight; `None` as long as it is under way.
-pub(super) type Outcome = Option<Result<(), FlightError>>;
-
-/// Why a flight failed. Mounts reach a layer by different names and credentials, so what fails for one may come for
-/// another.
-#[derive(Debug, Clone)]
-pub(super) struct FlightError {
-    /// Whose flight it was.
-    led_by: ReadsId,
-    cause: Arc<StoreError>,
-}
 
 /// Why a span that was waited for did not come.
 enum Lost {
@@ -62,51 +47,6 @@ enum Lost {
     Own(StoreError),
     /// By another user's flight.
     Others,
-}
-
-/// The spans being fetched, and those to be fetched ahead.
-pub(super) struct Flights {
-    state: Mutex<FlightState>,
-    /// Which spans were fetched ahead and not read yet.
-    unread: Box<[AtomicBool]>,
-    turns_ahead: Arc<Semaphore>,
-}
-
-impl Flights {
-    /// Whether nothing is being fetched.
-    pub(super) fn are_none(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.waiting.is_empty()
-    }
-}
-
-#[derive(Default)]
-struct FlightState {
-    waiting: HashMap<usize, watch::Receiver<Outcome>>,
-    ahead: ReadAhead,
-}
-
-impl Flights {
-    /// For a layer of so many spans.
-    pub(super) fn new(spans: usize) -> Self {
-        Self {
-            state: Mutex::default(),
-            unread: (0..spans).map(|_| AtomicBool::new(false)).collect(),
-            turns_ahead: Arc::new(Semaphore::new(RUNS_AHEAD)),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, FlightState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether this is the first read of a span that was fetched ahead. Asked for each cached read.
-    fn is_first_read(&self, id: usize) -> bool {
-        // The order does not matter: it is about speed only.
-        self.unread.get(id).is_some_and(|unread| {
-            unread.load(Ordering::Relaxed) && unread.swap(false, Ordering::Relaxed)
-        })
-    }
 }
 
 impl LayerReader {
@@ -383,8 +323,8 @@ impl LayerReader {
                     let (sender, receiver) = watch::channel(None);
                     if is_wanted(&link) {
                         waiting.push(receiver.clone());
-                    } else if let Some(unread) = self.shared.flights.unread.get(link) {
-                        unread.store(true, Ordering::Relaxed);
+                    } else {
+                        self.shared.flights.note_guess(link);
                     }
                     place.insert(receiver);
                     waits = Some(sender);

@@ -9,6 +9,7 @@
 mod claim;
 mod demand;
 mod fetch;
+mod flights;
 mod neighbours;
 mod open_layers;
 mod quarantine;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::fetch::Flights;
+use super::flights::Flights;
 use super::quarantine::Quarantine;
 use crate::store::Slot;
 use crate::store::disk::LayerFiles;
