@@ -35,6 +35,7 @@
 #![warn(missing_docs)]
 
 mod backoff;
+mod buffers;
 mod cores;
 pub mod error;
 pub mod hint;

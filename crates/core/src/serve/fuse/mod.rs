@@ -1,7 +1,6 @@
 //! FUSE: the connection to the kernel, the session over it, and the translation of its requests. Nothing else names the fuser
 //! crate.
 
-mod buffers;
 mod connect;
 mod options;
 mod session;

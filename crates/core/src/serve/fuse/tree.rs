@@ -24,7 +24,7 @@ use tokio::runtime::Handle;
 use tracing::Instrument;
 use tracing::span::EnteredSpan;
 
-use super::buffers::with_buffer;
+use crate::buffers::with_buffer;
 
 use crate::view::{Attributes, BLOCK_SIZE, FsError, ImageFs};
 use imgfs_formats::layer::Mtime;

@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use super::open_layers::{SharedLayer, SpanState};
 use super::quarantine::Quarantine;
 use super::reads::LastFailure;
+use crate::buffers::with_buffer;
 use crate::source::BlobSource;
 use crate::store::disk::LayerFiles;
 use crate::store::prove::{Keeping, ProofCell};
@@ -427,19 +428,17 @@ impl LayerReader {
         if !self.shared.files.is_marked(id)? {
             return Ok(false);
         }
-        let mut bytes = vec![0; span.size()];
-        let right = match self
-            .shared
-            .files
-            .read_unchecked(span.uncompressed.start, &mut bytes)
-        {
-            Ok(()) => {
-                self.shared.files.expected_digest(id, span)?
-                    == Some(*blake3::hash(&bytes).as_bytes())
+        let right = with_buffer(|bytes| {
+            bytes.resize(span.size(), 0);
+            match (self.shared.files).read_unchecked(span.uncompressed.start, bytes) {
+                Ok(()) => {
+                    let expected = self.shared.files.expected_digest(id, span)?;
+                    Ok(expected == Some(*blake3::hash(bytes).as_bytes()))
+                }
+                Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+                Err(err) => Err(err),
             }
-            Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => false,
-            Err(err) => return Err(err),
-        };
+        })?;
         if right {
             // The time of use is for eviction only.
             let _full_disk = self.shared.files.mark(id);
