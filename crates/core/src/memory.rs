@@ -19,14 +19,16 @@ pub(crate) fn keep_large_buffers_apart() {
     #[cfg(target_env = "gnu")]
     {
         /// Below fuser's buffers, and above what is allocated for spans again and again.
-        const THRESHOLD: libc::c_int = 8 << 20;
+        const MMAP_THRESHOLD: libc::c_int = 8 << 20;
+        /// What each of glibc's arenas may keep at its end, where `malloc_trim` frees nothing: two spans. Loading an index
+        /// takes several MiB for a moment, in the arena of whichever thread does it.
+        const TRIM_THRESHOLD: libc::c_int = 2 << 20;
         static ONCE: std::sync::Once = std::sync::Once::new();
         ONCE.call_once(|| {
             // SAFETY: mallopt takes no pointers. It is meant for a program's start, but glibc takes its lock for it.
             let done = unsafe {
-                libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD)
-                    // Else a fixed threshold for one means the least for the other: memory goes back and forth.
-                    & libc::mallopt(libc::M_TRIM_THRESHOLD, 2 * THRESHOLD)
+                libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD)
+                    & libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD)
             };
             if done == 0 {
                 tracing::debug!("the allocator keeps its thresholds");
