@@ -7,9 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use super::estargz::FORMAT_FILES;
 use super::index::LayerIndex;
-use super::json_toc::cleaned;
+use super::json_toc::{FORMAT_FILES, cleaned};
 use super::span::Hash;
 use super::toc::{Entry, EntryKind, Extent, Mtime};
 

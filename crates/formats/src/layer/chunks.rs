@@ -3,9 +3,10 @@
 //! The digests are of the decoded bytes, so here a decompressor sees bytes that nothing vouches for yet. It runs within
 //! limits that [`super::SpanTable`] has checked: no member or frame is decoded further than its last chunk.
 
-use super::decode::{SpanError, zstd_decoder};
 use super::inflate::{Inflate, Stop, Wrapper};
 use super::span::{Checkpoint, Chunk, Span};
+use super::span_error::SpanError;
+use super::zstd_stream::zstd_decoder;
 use crate::oci::{Algorithm, Digest};
 
 /// Decodes the chunks out of `compressed`, the span's bytes of the blob, each to its place in `output`, and checks them.

@@ -7,39 +7,13 @@
 use super::chunks::decode_chunks;
 use super::inflate::{Inflate, Stop, Wrapper};
 use super::span::{Checkpoint, Span, SpanDigest};
+use super::span_error::SpanError;
 use super::window;
+use super::zstd_stream::zstd_decoder;
 use crate::oci::{Algorithm, Digest};
 
 /// Length of a gzip member's trailer: CRC-32 and size (RFC 1952).
 const GZIP_TRAILER: usize = 8;
-
-/// Largest zstd window accepted, as a power of two: 128 MiB, zstd's own limit without `--long=31`.
-pub(super) const ZSTD_WINDOW_LOG: u32 = 27;
-
-/// Why a span cannot be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum SpanError {
-    /// The fetched bytes are not those the index was made from.
-    #[error("compressed bytes do not match the index")]
-    Digest,
-    /// Not the expected number of fetched bytes.
-    #[error("{found} compressed bytes instead of {expected}")]
-    Length {
-        /// Bytes the span has.
-        expected: u64,
-        /// Bytes given.
-        found: u64,
-    },
-    /// The bytes are right but do not decode: the index is wrong.
-    #[error("bytes do not decode: the index is wrong")]
-    Decode,
-    /// They decode to something else than the index says.
-    #[error("decoded bytes do not match the index")]
-    DecodedDigest,
-    /// A span inside a zstd frame was given without the one before it.
-    #[error("span decoded out of order")]
-    Order,
-}
 
 /// Decodes spans one after the other. Any span but one inside a zstd frame may come at any time; those must
 /// follow their predecessor.
@@ -142,13 +116,6 @@ impl SpanDecoder {
         *position = span.uncompressed.end;
         Ok(())
     }
-}
-
-/// A zstd decoder with the window limited.
-pub(super) fn zstd_decoder() -> std::io::Result<zstd::stream::raw::Decoder<'static>> {
-    let mut decoder = zstd::stream::raw::Decoder::new()?;
-    decoder.set_parameter(zstd::stream::raw::DParameter::WindowLogMax(ZSTD_WINDOW_LOG))?;
-    Ok(decoder)
 }
 
 /// Fills `output` from `input`: the rest of a member (`wrapper` says in which state `inflate` is) and, while

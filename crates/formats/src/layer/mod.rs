@@ -10,35 +10,34 @@
 
 mod agreement;
 mod chunks;
-mod contents_error;
 mod decode;
 mod difference;
 pub mod estargz;
 mod index;
 mod inflate;
-mod json_listing;
 mod json_toc;
 mod pass;
-mod payloads;
 mod rfc3339;
 mod scan;
 pub mod soci;
 mod span;
+mod span_error;
 mod tar;
 mod toc;
 mod window;
 pub mod zstd_chunked;
+mod zstd_stream;
 
 pub use agreement::{FileBytes, FilePair};
-pub use contents_error::ContentsError;
-pub use decode::{SpanDecoder, SpanError};
+pub use decode::SpanDecoder;
 pub use index::{IndexError, LayerIndex};
-pub use json_toc::{MAX_CONTENTS, TableOfContents};
+pub use json_toc::{ContentsError, MAX_CONTENTS, TableOfContents};
 pub use pass::{ContentPass, LayerError, PassResult};
 pub use scan::{Codec, PIECE_SIZE, Piece, ScanError, ScannedSpan, Scanner};
 pub use span::{
     Checkpoint, Chunk, Hash, MAX_LAYER_SIZE, MAX_SPAN_COMPRESSED, MAX_SPAN_SIZE, MEMBER_SPAN_SIZE,
     SPAN_SIZE, Span, SpanDigest, SpanTable, SpanTableError,
 };
+pub use span_error::SpanError;
 pub use tar::{TarError, TarScanner};
 pub use toc::{Entry, EntryKind, Extent, Mtime, Toc, TocBuilder, TocError, Xattrs};

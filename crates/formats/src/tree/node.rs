@@ -11,7 +11,7 @@
 //! CharDevice, BlockDevice   major << 32 | minor
 //! ```
 
-use super::{Tree, resolve};
+use super::Tree;
 use crate::layer::{Extent, Mtime};
 
 /// The number of a node as the kernel sees it: its position plus one; the root is 1.
@@ -364,16 +364,6 @@ impl Tree {
     /// The directory above a directory; the root's is the root. Files have no single one.
     pub fn parent(&self, directory: &Node) -> Ino {
         Ino::from_position(directory.parent)
-    }
-
-    /// Resolves a path from the root; symbolic links cannot leave it. A final link is followed if `follow`.
-    pub fn resolve(&self, path: &[u8], follow: bool) -> Result<Ino, resolve::PathError> {
-        match resolve::walk(self, path, follow, resolve::MAX_LINKS) {
-            resolve::Walk::Node(position) => Ok(Ino::from_position(position)),
-            resolve::Walk::Absent(err) => Err(err),
-            // A full tree knows everything.
-            resolve::Walk::Unknown => Err(resolve::PathError::NotFound),
-        }
     }
 
     /// One path that leads to the node, for messages: a search through all names.

@@ -4,7 +4,7 @@
 //! a single layer there: they differ in what they say about one name, which is the [`View`].
 
 use super::Tree;
-use super::node::{COMPLETE, Kind, REMOVED};
+use super::node::{COMPLETE, Ino, Kind, REMOVED};
 
 /// Most symbolic links in one path, `MAXSYMLINKS` of the kernel.
 pub(super) const MAX_LINKS: usize = 40;
@@ -60,6 +60,18 @@ pub(super) enum Walk {
     Node(u32),
     Absent(PathError),
     Unknown,
+}
+
+impl Tree {
+    /// Resolves a path from the root; symbolic links cannot leave it. A final link is followed if `follow`.
+    pub fn resolve(&self, path: &[u8], follow: bool) -> Result<Ino, PathError> {
+        match walk(self, path, follow, MAX_LINKS) {
+            Walk::Node(position) => Ok(Ino::from_position(position)),
+            Walk::Absent(err) => Err(err),
+            // A full tree knows everything.
+            Walk::Unknown => Err(PathError::NotFound),
+        }
+    }
 }
 
 /// Walks `path` from the root.

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::listing::NOBODY;
 use super::*;
-use crate::layer::json_listing::NOBODY;
 use crate::layer::{Chunk, SPAN_SIZE, Span, SpanDigest};
 
 /// Where the files of the tables here end.

@@ -12,8 +12,8 @@
 
 use ::zstd::stream::raw::{Decoder, InBuffer, Operation, OutBuffer};
 
-use super::super::decode::zstd_decoder;
 use super::super::span::{Checkpoint, SPAN_SIZE};
+use super::super::zstd_stream::zstd_decoder;
 use super::{Progress, ScanError, Sink};
 
 const MAGIC: u32 = 0xfd2f_b528;

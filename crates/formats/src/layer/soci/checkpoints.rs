@@ -8,8 +8,8 @@
 //! A span reaches from its checkpoint to the next one. Where bits are left over, it begins a byte earlier, which it
 //! shares with the one before. Old writers left out the first checkpoint and took it to be behind a header of 10 bytes.
 
+use super::error::{Sizes, ZtocError, lossy};
 use super::flatbuffer::Table;
-use super::ztoc::{Sizes, ZtocError, lossy};
 use crate::layer::Codec;
 use crate::layer::inflate::WINDOW;
 use crate::layer::span::{Checkpoint, Hash, Span, SpanDigest};

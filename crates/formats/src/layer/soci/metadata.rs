@@ -1,7 +1,7 @@
 //! The members in a zTOC, as Go's archive/tar read them from the layer.
 
+use super::error::{ZtocError, lossy};
 use super::flatbuffer::{Offsets, Table};
-use super::ztoc::{ZtocError, lossy};
 use crate::layer::rfc3339::parse_time;
 use crate::layer::tar::PaxXattrs;
 use crate::layer::toc::{Entry, EntryKind, MAX_ENTRIES, Toc, TocBuilder, TocError, Xattrs};

@@ -16,11 +16,13 @@
 //! is read as one without a zTOC.
 
 mod checkpoints;
+mod error;
 mod flatbuffer;
 mod metadata;
 mod prefetch;
 mod ztoc;
 
+pub use error::{MAX_ZTOC_SIZE, ZtocError};
 pub use flatbuffer::FlatBufferError;
 pub use prefetch::{MAX_PREFETCH_SIZE, PrefetchError, prefetch_ranges};
-pub use ztoc::{MAX_ZTOC_SIZE, ZtocError, index_of_ztoc};
+pub use ztoc::index_of_ztoc;

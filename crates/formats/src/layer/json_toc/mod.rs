@@ -12,25 +12,24 @@
 //!   several chunks, and a file of one chunk has only the file's `digest`, which is the same.
 //! - Go's JSON turns bytes of a name that are not UTF-8 into U+FFFD. Such a table describes another tree than the tar.
 
-use std::borrow::Cow;
+mod error;
+mod listing;
+mod names;
+mod payloads;
+
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::contents_error::ContentsError;
-use super::index::LayerIndex;
-use super::json_listing::read_listing;
-use super::payloads::{File, Payloads};
-use super::scan::Codec;
-use super::toc::{Entry, EntryKind, Toc, TocBuilder};
+use crate::layer::index::LayerIndex;
+use crate::layer::scan::Codec;
+use crate::layer::toc::{Entry, EntryKind, Toc, TocBuilder};
 use crate::oci::Digest;
-
-/// Largest table of contents, in bytes of JSON: some 200,000 files. Protects memory and time at the mount; what is larger
-/// is indexed by a pass of our own.
-pub const MAX_CONTENTS: u64 = 64 << 20;
-/// The only version there is, of both formats.
-pub(super) const VERSION: i64 = 1;
-/// The tar member that holds the table itself.
-pub(super) const TOC_NAME: &[u8] = b"stargz.index.json";
+pub use error::ContentsError;
+use listing::read_listing;
+use names::VERSION;
+pub use names::{FORMAT_FILES, MAX_CONTENTS};
+pub(in crate::layer) use names::{TOC_NAME, cleaned};
+use payloads::{File, Payloads};
 
 /// What a table of contents comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +42,7 @@ pub struct TableOfContents {
 
 /// The layer a table of contents is of.
 #[derive(Debug, Clone)]
-pub(super) struct Layer {
+pub(in crate::layer) struct Layer {
     pub blob: Digest,
     pub blob_size: u64,
     pub codec: Codec,
@@ -54,7 +53,10 @@ pub(super) struct Layer {
 }
 
 /// The index that `json` describes.
-pub(super) fn read_contents(json: &[u8], layer: &Layer) -> Result<TableOfContents, ContentsError> {
+pub(in crate::layer) fn read_contents(
+    json: &[u8],
+    layer: &Layer,
+) -> Result<TableOfContents, ContentsError> {
     let listed = read_listing(json, layer.has_landmarks)?;
     if listed.version != VERSION {
         return Err(ContentsError::Version(listed.version));
@@ -130,26 +132,6 @@ fn check_names(toc: &Toc) -> Result<(), ContentsError> {
         }
     }
     Ok(())
-}
-
-/// A name without what does not matter to where it leads, as the union reads it: slashes at the ends or doubled, `.`,
-/// and `..` up to the root.
-pub(super) fn cleaned(name: &[u8]) -> Cow<'_, [u8]> {
-    let trimmed = name.strip_prefix(b"./").unwrap_or(name);
-    let trimmed = trimmed.strip_suffix(b"/").unwrap_or(trimmed);
-    let odd = |part: &[u8]| part.is_empty() || part == b"." || part == b"..";
-    if !trimmed.split(|byte| *byte == b'/').any(odd) {
-        return Cow::Borrowed(trimmed);
-    }
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in trimmed.split(|byte| *byte == b'/') {
-        if part == b".." {
-            parts.pop();
-        } else if !odd(part) {
-            parts.push(part);
-        }
-    }
-    Cow::Owned(parts.join(&b'/'))
 }
 
 fn lossy(name: &[u8]) -> String {

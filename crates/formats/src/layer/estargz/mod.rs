@@ -14,9 +14,11 @@
 
 use std::collections::BTreeMap;
 
-use super::contents_error::ContentsError;
 use super::inflate::{Inflate, Stop, Wrapper};
-use super::json_toc::{Layer, MAX_CONTENTS, TOC_NAME, TableOfContents, read_contents};
+pub use super::json_toc::FORMAT_FILES;
+use super::json_toc::{
+    ContentsError, Layer, MAX_CONTENTS, TOC_NAME, TableOfContents, read_contents,
+};
 use super::scan::Codec;
 use super::tar::TarScanner;
 use super::toc::EntryKind;
@@ -26,11 +28,6 @@ use crate::oci::Digest;
 pub const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
 /// On a table that is elsewhere: the digest of the layer that it is of.
 pub const LAYER_DIGEST: &str = "containerd.io/snapshot/stargz/layer.digest";
-/// At the root of a layer: what stands before it in the blob is wanted first.
-pub(super) const PREFETCH_LANDMARK: &[u8] = b".prefetch.landmark";
-/// The files at the root of a layer that belong to the format and not to the image: the landmark, the one that says that
-/// nothing is wanted first, and the table (`estargz.go`: `PrefetchLandmark`, `NoPrefetchLandmark`, `TOCTarName`).
-pub const FORMAT_FILES: [&[u8]; 3] = [PREFETCH_LANDMARK, b".no.prefetch.landmark", TOC_NAME];
 /// Bytes of the longest footer.
 pub const FOOTER_SIZE: u64 = 51;
 

@@ -1,8 +1,8 @@
 //! Why a table of contents is refused: in words for people, as they learn that a layer is read in a slower way.
 
-use super::json_toc::VERSION;
-use super::span::SpanTableError;
-use super::toc::TocError;
+use super::names::VERSION;
+use crate::layer::span::SpanTableError;
+use crate::layer::toc::TocError;
 use crate::oci::Digest;
 
 /// Why a table of contents cannot be used.

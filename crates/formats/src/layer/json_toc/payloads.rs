@@ -11,12 +11,12 @@
 
 use std::ops::Range;
 
-use super::contents_error::ContentsError;
-use super::scan::Codec;
-use super::span::{
+use super::error::ContentsError;
+use crate::layer::scan::Codec;
+use crate::layer::span::{
     Checkpoint, Chunk, Hash, MAX_LAYER_SIZE, MAX_SPAN_SIZE, SPAN_SIZE, Span, SpanDigest, SpanTable,
 };
-use super::toc::Extent;
+use crate::layer::toc::Extent;
 
 /// How many bytes of the blob a span should have at most, where its members are smaller: what a 4 KiB read costs on a
 /// line where a round trip is worth several hundred kilobytes. A larger member is a span of its own. Changing it changes

@@ -7,13 +7,12 @@ use base64::Engine;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::contents_error::ContentsError;
-use super::estargz::{FORMAT_FILES, PREFETCH_LANDMARK};
-use super::json_toc::cleaned;
+use super::error::ContentsError;
+use super::names::{FORMAT_FILES, PREFETCH_LANDMARK, cleaned};
 use super::payloads::{File, PayloadSlice, Payloads};
-use super::rfc3339::parse_time;
-use super::span::Hash;
-use super::toc::{Entry, EntryKind, Mtime, Toc, TocBuilder, Xattrs};
+use crate::layer::rfc3339::parse_time;
+use crate::layer::span::Hash;
+use crate::layer::toc::{Entry, EntryKind, Mtime, Toc, TocBuilder, Xattrs};
 use crate::oci::{Algorithm, Digest};
 
 /// Owner shown for ids that do not fit in 32 bits: the kernel's overflow id.

@@ -21,9 +21,8 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::contents_error::ContentsError;
 use super::estargz;
-use super::json_toc::{Layer, MAX_CONTENTS, TableOfContents, read_contents};
+use super::json_toc::{ContentsError, Layer, MAX_CONTENTS, TableOfContents, read_contents};
 use super::scan::Codec;
 use crate::oci::Digest;
 
