@@ -55,7 +55,7 @@ pub(super) async fn serve(
     }
 }
 
-/// Says that the mount is ready, and leaves session, terminal and directory of who started us.
+/// Says that the mount is ready, and leaves session, terminal and directory of the process that started us.
 fn leave_terminal(host: &Host, id: &MountId) -> anyhow::Result<()> {
     let log = open_log(host, id).or_else(|err| {
         tracing::warn!("what this mount has to say later is lost: {err:#}");

@@ -32,7 +32,7 @@ pub(super) fn log_warnings() {
     }
 }
 
-/// Who gets the log while a program has the whole screen.
+/// Where the log goes while a program has the whole screen.
 static DIVERTED: Mutex<Option<mpsc::Sender<String>>> = Mutex::new(None);
 
 /// From now on the log goes there, a piece of text at a time, and not to stderr; with `None` to stderr again.

@@ -12,7 +12,7 @@ use imgfs_core::source::Secret;
 /// Longest password, in bytes: tokens have a few KiB, and so much fits into a pipe whose reader has not begun.
 const MAX_PASSWORD: u64 = 16 << 10;
 
-/// Who asks.
+/// The command that asks.
 #[derive(Args, Clone)]
 pub(super) struct UserOptions {
     /// User name for the registry

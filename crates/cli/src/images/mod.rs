@@ -266,7 +266,7 @@ fn info(images: &Images, i: usize) -> ImageInfo {
     }
 }
 
-/// Who keeps images of this cache from being removed.
+/// The users that keep images of this cache from being removed.
 fn users(store: &Store) -> anyhow::Result<Users> {
     let mounts = running_mounts(&runtime_dir())?.into_iter();
     let mounts = mounts

@@ -82,7 +82,7 @@ pub(crate) fn prune(globals: &Globals, args: &PruneArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Asks, as Docker does: whoever is not there to answer does not want it.
+/// Asks, as Docker does: a user who is not there to answer does not want it.
 fn is_wanted(args: &PruneArgs) -> anyhow::Result<bool> {
     let what = if args.all {
         "all images that are not in use"

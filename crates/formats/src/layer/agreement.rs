@@ -1,7 +1,7 @@
 //! Whether an index in another format says the same as our own of the same layer.
 //!
 //! Such an index numbers the layer's bytes as it likes, so what can be compared here are the entries; which bytes a file
-//! has is for whoever can read both ([`LayerIndex::files_to_compare`]). A table of contents may leave out its own parts,
+//! has is for a caller that can read both ([`LayerIndex::files_to_compare`]). A table of contents may leave out its own parts,
 //! write names and times in its own way, and list a name that occurs twice once: the last one counts.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,7 +152,7 @@ fn kind(entry: &Entry<'_>) -> String {
     }
 }
 
-/// Whether the layer has all extended attributes that are claimed. It may have more: who makes such indexes reads the
+/// Whether the layer has all extended attributes that are claimed. It may have more: makers of such indexes read the
 /// `SCHILY.xattr` of a tar alone, and our own index does not tell which ones `LIBARCHIVE.xattr` gave. So an index that
 /// leaves some out is not noticed; what is lost is a file's capability or access list, never gained or changed.
 fn has_xattrs(own: &Entry<'_>, claimed: &Entry<'_>) -> bool {

@@ -278,7 +278,7 @@ impl LayerIndex {
         }
     }
 
-    /// The index digest: everybody who indexes the same blob gets the same one, with whatever version of zstd the file
+    /// The index digest: all makers of an index of the same blob get the same one, with whatever version of zstd the file
     /// is compressed. It is the SHA-256 of the header without the sections' stored lengths:
     ///
     /// ```text

@@ -1,7 +1,7 @@
 //! The table of contents of a layer: one [`Entry`] for each tar member, in tar order.
 //!
 //! Names stand as the tar has them (PAX and GNU long names applied, nothing cleaned): what a path means, what
-//! is a whiteout and who wins is the union's business. In memory a [`Toc`] is four flat arrays, so a layer of
+//! is a whiteout and which entry wins is the union's business. In memory a [`Toc`] is four flat arrays, so a layer of
 //! a million files is loaded by a few large reads and no allocation for each file:
 //!
 //! ```text

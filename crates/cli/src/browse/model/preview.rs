@@ -8,7 +8,7 @@ use imgfs_formats::tree::Ino;
 
 /// Bytes asked for at a time.
 pub(in super::super) const PIECE: usize = 64 << 10;
-/// Most bytes of a file that are looked at; protects memory. Who wants more copies the file.
+/// Most bytes of a file that are looked at; protects memory. A user who wants more copies the file.
 const MAX_BYTES: usize = 16 << 20;
 /// Longest line of text, in bytes; a longer one goes on in the next line, so that drawing costs little.
 const MAX_LINE: usize = 4096;
