@@ -11,7 +11,8 @@ use crate::{lengths, pieces, take};
 /// Most decoded bytes: a few spans. What is larger only costs time.
 const MAX_DECODED: usize = 4 << 20;
 
-/// The first byte says whether a blob follows, or deflate data that gets a gzip header and the right trailer.
+/// The first byte says whether a blob follows, or deflate data that gets a gzip header and the
+/// right trailer.
 pub fn layer(data: &[u8]) {
     let Some((mode, data)) = data.split_first() else {
         return;
@@ -128,8 +129,8 @@ impl Writer {
     }
 }
 
-/// The pass gives the same however the blob is cut; each span by itself decodes to the same bytes; and these
-/// are `expected`, if that is known.
+/// The pass gives the same however the blob is cut; each span by itself decodes to the same bytes;
+/// and these are `expected`, if that is known.
 fn check(blob: &[u8], expected: Option<&[u8]>) {
     let whole = scan([blob].into_iter());
     let small = blob.len() < 1 << 16;
@@ -246,8 +247,8 @@ fn with_digest(span: ScannedSpan, decoded: &[u8]) -> Span {
     }
 }
 
-/// A gzip member of the deflate data at the start of `data`, what is behind that as further bytes, and what it
-/// decodes to if it is valid.
+/// A gzip member of the deflate data at the start of `data`, what is behind that as further bytes,
+/// and what it decodes to if it is valid.
 fn gzip(data: &[u8]) -> (Vec<u8>, Option<Vec<u8>>) {
     let mut raw = flate2::Decompress::new(false);
     let mut output = vec![0; MAX_DECODED];

@@ -9,7 +9,8 @@ use crate::oci::Digest;
 use crate::take;
 use crate::tars::build;
 
-/// Writer u8 (eStargz, stargz' zstd:chunked, that of containers/storage), where the files end u32, then JSON.
+/// Writer u8 (eStargz, stargz' zstd:chunked, that of containers/storage), where the files end u32,
+/// then JSON.
 pub fn contents(mut data: &[u8]) {
     let [writer] = take(&mut data);
     let end = u64::from(u32::from_le_bytes(take(&mut data)));
@@ -67,7 +68,8 @@ fn check(table: &TableOfContents, end: u64) {
     }
 }
 
-/// How u8: the end of a blob; a table's gzip member; a compressed table; the value of an annotation. Then these bytes.
+/// How u8: the end of a blob; a table's gzip member; a compressed table; the value of an
+/// annotation. Then these bytes.
 pub fn footers(mut data: &[u8]) {
     let [how, extra] = take(&mut data);
     let digest = Digest::sha256(data);

@@ -1,8 +1,8 @@
 //! The fuzz targets' bodies: one function for each, bytes in, panic if something is wrong.
 //!
-//! The modules under test are compiled right here from imgfs's sources, not through the imgfs crate: they do no
-//! I/O and need a tenth of its dependencies, so the targets build in a minute. And what is private there can be
-//! reached without a hook in the product.
+//! The modules under test are compiled right here from imgfs's sources, not through the imgfs
+//! crate: they do no I/O and need a tenth of its dependencies, so the targets build in a minute.
+//! And what is private there can be reached without a hook in the product.
 
 #[path = "../../crates/formats/src/layer/mod.rs"]
 pub mod layer;

@@ -118,8 +118,8 @@ fn name_of_image(text: &[u8]) -> anyhow::Result<&str> {
         .with_context(|| format!("{} is no name of an image", output::printable_name(text)))
 }
 
-/// Whether `dest` can be replaced by a node, or made. What is inside of a copied directory replaces whatever is there, but a
-/// device or a pipe that a file is to be copied to was hardly meant to go.
+/// Whether `dest` can be replaced by a node, or made. What is inside of a copied directory replaces
+/// whatever is there, but a device or a pipe that a file is to be copied to was hardly meant to go.
 fn check_place(tree: &Tree, ino: Ino, dest: &Path) -> anyhow::Result<()> {
     let Some(node) = tree.node(ino).filter(|node| !node.is_directory()) else {
         return Ok(());
@@ -136,8 +136,8 @@ fn check_place(tree: &Tree, ino: Ino, dest: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// What a copy is called in a directory that exists: as it was asked for. `None` for what is to be merged with the
-/// directory: the root, and what is in a directory.
+/// What a copy is called in a directory that exists: as it was asked for. `None` for what is to be
+/// merged with the directory: the root, and what is in a directory.
 fn name_of(tree: &Tree, path: &[u8], ino: Ino) -> Option<Vec<u8>> {
     let is_content = path == b"." || path.ends_with(b"/.") || path.ends_with(b"/./");
     let is_directory = tree.node(ino).is_some_and(Node::is_directory);

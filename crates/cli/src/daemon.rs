@@ -9,8 +9,8 @@ use imgfs_core::serve::{Cleared, Host, MountId, MountRequest, Mounted, check_dev
 /// What the serving process says to the one that started it.
 pub(super) const READY: &str = "ready";
 
-/// Mounts and serves until somebody unmounts. With `report`, says [`READY`] on stdout once the mount is ready
-/// and then leaves the terminal.
+/// Mounts and serves until somebody unmounts. With `report`, says [`READY`] on stdout once the
+/// mount is ready and then leaves the terminal.
 pub(super) async fn serve(
     host: &Host,
     request: MountRequest,
@@ -55,7 +55,8 @@ pub(super) async fn serve(
     }
 }
 
-/// Says that the mount is ready, and leaves session, terminal and directory of the process that started us.
+/// Says that the mount is ready, and leaves session, terminal and directory of the process that
+/// started us.
 fn leave_terminal(host: &Host, id: &MountId) -> anyhow::Result<()> {
     let log = open_log(host, id).or_else(|err| {
         tracing::warn!("what this mount has to say later is lost: {err:#}");

@@ -7,8 +7,9 @@
 //! {{.Repository}}:{{.Tag}}    the template, filled for each row (`go_template`)
 //! ```
 //!
-//! A command names its fields once ([`Field`]: Docker's name, the heading, on which side it aligns), fills a [`Listing`] row by
-//! row and prints it. `--json`, an array with numbers that are numbers, is each command's own.
+//! A command names its fields once ([`Field`]: Docker's name, the heading, on which side it
+//! aligns), fills a [`Listing`] row by row and prints it. `--json`, an array with numbers that are
+//! numbers, is each command's own.
 
 use std::io::IsTerminal;
 use std::str::FromStr;
@@ -97,7 +98,8 @@ impl<'a> Listing<'a> {
         }
     }
 
-    /// Adds a row: a value for each field, in their order. Text is what Docker has; lists and maps serve templates.
+    /// Adds a row: a value for each field, in their order. Text is what Docker has; lists and maps
+    /// serve templates.
     pub(super) fn push<V: Into<Value>>(&mut self, values: impl IntoIterator<Item = V>) {
         let row: Vec<Value> = values.into_iter().map(Into::into).collect();
         debug_assert_eq!(row.len(), self.fields.len(), "a value for each field");

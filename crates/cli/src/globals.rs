@@ -18,7 +18,8 @@ use imgfs_core::source::{Credential, Network, Options, Secret, host_platform};
 use imgfs_core::store::{Cache, ReadPolicy, Store, Trust};
 use imgfs_formats::oci::{Location, Platform, Reference};
 
-/// Threads for blocking work: three for each of four layers at first contact, and the reads of a mount.
+/// Threads for blocking work: three for each of four layers at first contact, and the reads of a
+/// mount.
 const BLOCKING_THREADS: usize = 32;
 /// Open files we allow ourselves, if the hard limit does.
 const OPEN_FILES: u64 = 4096;
@@ -46,9 +47,9 @@ pub(super) struct ImageOptions {
     /// Choose this platform: os/arch[/variant] [default: this machine's]
     #[arg(long, value_name = "PLATFORM")]
     pub platform: Option<String>,
-    /// When to ask the registry what a tag means: always (it must answer), newer (if it cannot be reached, use what
-    /// the cache knows), missing (only if the cache does not know), never (ask for nothing at all)
-    /// [default: newer; of imgfs pull: always]
+    /// When to ask the registry what a tag means: always (it must answer), newer (if it cannot be
+    /// reached, use what the cache knows), missing (only if the cache does not know), never (ask
+    /// for nothing at all) [default: newer; of imgfs pull: always]
     #[arg(long, value_name = "WHEN", value_parser = parse_pull)]
     pub pull: Option<Pull>,
     /// The same as --pull=never
@@ -65,22 +66,26 @@ pub(super) struct ImageOptions {
 /// Which indexes of layers that were never streamed here may be used.
 #[derive(Args, Clone)]
 pub(super) struct IndexOptions {
-    /// Of indexes that others made use only those with this much trust: proven (none: layers are streamed once), pinned
-    /// (the manifest names them, or the key of --index-key signed them) or claimed (any that is published)
+    /// Of indexes that others made use only those with this much trust: proven (none: layers are
+    /// streamed once), pinned (the manifest names them, or the key of --index-key signed them) or
+    /// claimed (any that is published)
     #[arg(long, value_name = "TRUST", value_parser = parse_trust, default_value = "pinned")]
     pub require: Trust,
-    /// Use SOCI indexes of version 1, too, where claimed ones are: anybody who may push can add one to an image
+    /// Use SOCI indexes of version 1, too, where claimed ones are: anybody who may push can add one
+    /// to an image
     #[arg(long)]
     pub soci_v1: bool,
     /// Look for published indexes in this repository, too, by layer digest
     #[arg(long, value_name = "REPO")]
     pub index_repo: Option<Reference>,
-    /// Ed25519 public key (PEM): a published index that it has signed is pinned, any other is only claimed
+    /// Ed25519 public key (PEM): a published index that it has signed is pinned, any other is only
+    /// claimed
     #[arg(long, value_name = "FILE")]
     pub index_key: Option<PathBuf>,
 }
 
-/// How to reach registries. Mirrors are a matter of configuration files: see `imgfs registry explain --help`.
+/// How to reach registries. Mirrors are a matter of configuration files: see `imgfs registry
+/// explain --help`.
 #[derive(Args, Clone)]
 pub(super) struct RegistryOptions {
     /// Speak http with the registry
@@ -92,7 +97,8 @@ pub(super) struct RegistryOptions {
     /// Trust *.crt in DIR for the registry, and show it *.cert with *.key
     #[arg(long, value_name = "DIR")]
     cert_dir: Option<PathBuf>,
-    /// Use the mirrors and insecure registries of Docker's daemon [default FILE: /etc/docker/daemon.json]
+    /// Use the mirrors and insecure registries of Docker's daemon [default FILE:
+    /// /etc/docker/daemon.json]
     #[arg(
         long,
         value_name = "FILE",
@@ -148,7 +154,8 @@ impl ImageOptions {
         Ok(request)
     }
 
-    /// The password for the registry of `reference`, from stdin or the terminal; `None` if none is to be used.
+    /// The password for the registry of `reference`, from stdin or the terminal; `None` if none is
+    /// to be used.
     pub(super) fn password(&self, reference: &Reference) -> anyhow::Result<Option<Secret>> {
         match registry_of(reference) {
             Some(host) if !self.offline => self.user.password(host),
@@ -205,8 +212,8 @@ impl IndexOptions {
 }
 
 impl RegistryOptions {
-    /// The same as [`Self::options`] with the password of `user` for the registry of `reference`, read if there is one to
-    /// read: once for a process.
+    /// The same as [`Self::options`] with the password of `user` for the registry of `reference`,
+    /// read if there is one to read: once for a process.
     pub(super) fn options_as(
         &self,
         user: &UserOptions,
@@ -289,7 +296,8 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     builder.build().context("cannot start threads")
 }
 
-/// A layer has three files open, and images can have 127 layers: more than the 256 or 1024 that are usual.
+/// A layer has three files open, and images can have 127 layers: more than the 256 or 1024 that are
+/// usual.
 pub(super) fn raise_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
     let wanted = limit

@@ -1,4 +1,5 @@
-//! What a person can do about a failure, in the words of this program: its commands, flags and variables.
+//! What a person can do about a failure, in the words of this program: its commands, flags and
+//! variables.
 
 use imgfs_core::hint::Hint;
 

@@ -129,7 +129,8 @@ pub(super) fn history(globals: &Globals, args: &HistoryArgs) -> anyhow::Result<(
     listing.print(&args.format, &columns)
 }
 
-/// The steps, the first one first. An image without a history has a step without a name for each layer.
+/// The steps, the first one first. An image without a history has a step without a name for each
+/// layer.
 fn steps(image: &Image, layers: &[KnownLayer]) -> Vec<Step> {
     let config = &image.resolved.config;
     let told = config.steps();

@@ -125,7 +125,8 @@ fn names(store: &Store, image: &Image) -> anyhow::Result<Names> {
     let manifest = resolved.chain.last().map(digest);
     let known = store.images()?.into_iter();
     let known = known.filter(|known| Some(known.digest) == manifest);
-    // A tag that others moved on meanwhile is none of this image any more, so each has the digest it stands for.
+    // A tag that others moved on meanwhile is none of this image any more, so each has the digest
+    // it stands for.
     let mut named: BTreeMap<String, Digest> = known
         .flat_map(|known| known.tags)
         .map(|tag| (tag.reference, tag.descriptor.digest))

@@ -13,7 +13,8 @@ use imgfs_core::source::{
 };
 use imgfs_formats::oci::{DEFAULT_REGISTRY, Location, Reference};
 
-/// Check a user name and password with a registry and keep them, where docker, podman and skopeo find them too.
+/// Check a user name and password with a registry and keep them, where docker, podman and skopeo
+/// find them too.
 #[derive(Args)]
 #[command(after_help = "\
 They are kept in the file named by --authfile or REGISTRY_AUTH_FILE, else in the one that has a \

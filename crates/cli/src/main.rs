@@ -136,7 +136,8 @@ fn run(args: Vec<OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(&command_line) {
         Ok(cli) => cli,
         Err(err) => {
-            // Help goes to stdout, usage errors to stderr; that it cannot be printed changes nothing.
+            // Help goes to stdout, usage errors to stderr; that it cannot be printed changes
+            // nothing.
             let _unprinted = err.print();
             if err.kind() == ErrorKind::InvalidSubcommand && !names_a_group(&command_line) {
                 output::message(
@@ -158,8 +159,9 @@ fn run(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// `mount -t fuse.imgfs IMAGE DIR -o OPTIONS` calls us as `imgfs IMAGE DIR -o OPTIONS`: without a command,
-/// two names mean `mount`. So does a path after the name of a group of commands: `registry` is an image too.
+/// `mount -t fuse.imgfs IMAGE DIR -o OPTIONS` calls us as `imgfs IMAGE DIR -o OPTIONS`: without a
+/// command, two names mean `mount`. So does a path after the name of a group of commands:
+/// `registry` is an image too.
 fn with_mount_command(mut args: Vec<OsString>) -> Vec<OsString> {
     let cli = Cli::command();
     let command = |arg: &OsString| {
@@ -182,7 +184,8 @@ fn with_mount_command(mut args: Vec<OsString>) -> Vec<OsString> {
     args
 }
 
-/// Whether the first word that is no option is a group of commands, so that it was not an image in its place.
+/// Whether the first word that is no option is a group of commands, so that it was not an image in
+/// its place.
 fn names_a_group(command_line: &[OsString]) -> bool {
     let mut words = command_line
         .iter()

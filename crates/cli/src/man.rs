@@ -181,7 +181,8 @@ fn page(command: &Command) -> anyhow::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// The options; the empty line between two line breaks that `clap_mangen` puts before possible values is one too many.
+/// The options; the empty line between two line breaks that `clap_mangen` puts before possible
+/// values is one too many.
 fn options(page: &mut Vec<u8>, man: &Man) -> anyhow::Result<()> {
     let mut options = Vec::new();
     man.render_options_section(&mut options)?;
@@ -228,8 +229,8 @@ struct Sections {
 }
 
 impl Sections {
-    /// `Example:`, `Examples:`, `Exit status:` and `Exit codes:` begin parts, which end with an empty line that no indented
-    /// one follows.
+    /// `Example:`, `Examples:`, `Exit status:` and `Exit codes:` begin parts, which end with an
+    /// empty line that no indented one follows.
     fn of(help: &str) -> Self {
         let mut sections = Self::default();
         let mut part = &mut sections.text;

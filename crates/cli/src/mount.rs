@@ -56,19 +56,20 @@ pub(super) struct MountArgs {
     /// Let other users read the mount
     #[arg(long)]
     allow_other: bool,
-    /// Prove layers that are read by an index that was found, in the background: fetch the rest, check all of it and make
-    /// the index anew; a layer that turns out to be another one is not served any more
+    /// Prove layers that are read by an index that was found, in the background: fetch the rest,
+    /// check all of it and make the index anew; a layer that turns out to be another one is not
+    /// served any more
     #[arg(long)]
     prove: bool,
-    /// Fetch programs and libraries (ELF) up to this size whole when they are first read, so that a network failure is
-    /// an error when they start and no crash later; 0: never
+    /// Fetch programs and libraries (ELF) up to this size whole when they are first read, so that a
+    /// network failure is an error when they start and no crash later; 0: never
     #[arg(long, value_name = "SIZE", value_parser = parse_size, default_value = "64MiB")]
     fetch_executables: u64,
     /// How long a read may wait for bytes that do not come, e.g. 30s or 5m
     #[arg(long, value_name = "TIME", value_parser = parse_time, default_value = "60s")]
     read_timeout: Duration,
-    /// What then: eio (the read fails, the next one tries again) or retry (it goes on waiting; what waits cannot be
-    /// killed until the bytes come or the mount's process is told to end)
+    /// What then: eio (the read fails, the next one tries again) or retry (it goes on waiting; what
+    /// waits cannot be killed until the bytes come or the mount's process is told to end)
     #[arg(long, value_name = "WHAT", value_parser = parse_on_error, default_value = "eio")]
     on_error: OnError,
     /// Mount options, separated by commas
@@ -132,8 +133,9 @@ pub(super) fn mount(globals: &Globals, args: &MountArgs) -> anyhow::Result<ExitC
     start_daemon(&plan, password.as_ref())
 }
 
-/// Runs the same command again as the process that will serve the mount, and waits for its word. Until then it
-/// shares our terminal (progress, errors, Ctrl-C). A password reaches it through a pipe, where nobody else sees it.
+/// Runs the same command again as the process that will serve the mount, and waits for its word.
+/// Until then it shares our terminal (progress, errors, Ctrl-C). A password reaches it through a
+/// pipe, where nobody else sees it.
 fn start_daemon(plan: &MountPlan, password: Option<&Secret>) -> anyhow::Result<ExitCode> {
     let program = std::env::current_exe().context("cannot find the imgfs program")?;
     let mut command = Command::new(program);

@@ -1,4 +1,5 @@
-//! Printing: data to stdout, messages to stderr, tables that align, names that cannot harm a terminal.
+//! Printing: data to stdout, messages to stderr, tables that align, names that cannot harm a
+//! terminal.
 
 mod colour;
 mod names;
@@ -35,7 +36,8 @@ pub(super) fn log_warnings() {
 /// Where the log goes while a program has the whole screen.
 static DIVERTED: Mutex<Option<mpsc::Sender<String>>> = Mutex::new(None);
 
-/// From now on the log goes there, a piece of text at a time, and not to stderr; with `None` to stderr again.
+/// From now on the log goes there, a piece of text at a time, and not to stderr; with `None` to
+/// stderr again.
 pub(super) fn divert_log(to: Option<mpsc::Sender<String>>) {
     *DIVERTED.lock().unwrap_or_else(PoisonError::into_inner) = to;
 }
@@ -59,7 +61,8 @@ impl Write for Log {
     }
 }
 
-/// What is logged if not asked for more. The checker of certificates logs what it returns, and that is our error.
+/// What is logged if not asked for more. The checker of certificates logs what it returns, and that
+/// is our error.
 const USUAL: &str = "imgfs=warn,error,rustls_platform_verifier=off";
 const QUIET: &str = "error,rustls_platform_verifier=off";
 
@@ -88,7 +91,8 @@ pub(super) fn start_log(verbose: u8, quiet: bool) {
     let _already_started = log.try_init();
 }
 
-/// A line of the log: its level and its words. Not the mount that it is about: this process has one.
+/// A line of the log: its level and its words. Not the mount that it is about: this process has
+/// one.
 struct LogLine;
 
 impl<S, N> FormatEvent<S, N> for LogLine

@@ -1,5 +1,5 @@
-//! Where a password comes from: a line of stdin, or a question on the terminal. Never an argument, which every user
-//! of the machine can see, and never the environment.
+//! Where a password comes from: a line of stdin, or a question on the terminal. Never an argument,
+//! which every user of the machine can see, and never the environment.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::sync::OnceLock;
@@ -9,10 +9,11 @@ use clap::Args;
 
 use imgfs_core::source::Secret;
 
-/// Longest password, in bytes: tokens have a few KiB, and so much fits into a pipe whose reader has not begun.
+/// Longest password, in bytes: tokens have a few KiB, and so much fits into a pipe whose reader has
+/// not begun.
 const MAX_PASSWORD: u64 = 16 << 10;
 
-/// The command that asks.
+/// The user in whose name a registry is asked.
 #[derive(Args, Clone)]
 pub(super) struct UserOptions {
     /// User name for the registry
@@ -86,7 +87,8 @@ pub(super) fn ask_username(host: &str) -> anyhow::Result<String> {
     Ok(name)
 }
 
-/// One line, without its end. More lines are a mistake, as the password would not be what was meant.
+/// One line, without its end. More lines are a mistake, as the password would not be what was
+/// meant.
 fn read_line(input: impl BufRead) -> anyhow::Result<String> {
     let mut text = String::new();
     let mut input = input.take(MAX_PASSWORD + 2);

@@ -1,5 +1,5 @@
-//! Progress of downloads, copies and what is written: bars on a terminal, now and then a line otherwise, nothing with
-//! `--quiet`.
+//! Progress of downloads, copies and what is written: bars on a terminal, now and then a line
+//! otherwise, nothing with `--quiet`.
 
 use std::io::IsTerminal;
 use std::sync::Arc;

@@ -73,7 +73,8 @@ async fn pull_all(globals: &Globals, args: &PullArgs) -> anyhow::Result<Vec<Pull
             let name = request.reference.to_string();
             match pull_one(globals, args, &mut puller, &request).await {
                 Ok(done) => pulled.extend(done),
-                // Signatures and charts lie among the tags, and not every image is for every platform.
+                // Signatures and charts lie among the tags, and not every image is for every
+                // platform.
                 Err(err) if is_something_else(&err) => {
                     if !globals.quiet {
                         output::message(&format!("left out {name}: {err}"));
@@ -153,7 +154,8 @@ fn summary(pulled: &Pulled) -> String {
     )
 }
 
-/// Whether a tag is of something that is no image, none for the platform, or none that can be mounted.
+/// Whether a tag is of something that is no image, none for the platform, or none that can be
+/// mounted.
 fn is_something_else(err: &anyhow::Error) -> bool {
     let engine = err.downcast_ref::<EngineError>();
     let source = engine.and_then(EngineError::find::<SourceError>);

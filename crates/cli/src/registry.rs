@@ -18,7 +18,8 @@ pub(super) enum RegistryCommand {
     Explain(ExplainArgs),
 }
 
-/// Show which hosts are asked for an image, in which order, how, and which file says so. Sends nothing.
+/// Show which hosts are asked for an image, in which order, how, and which file says so. Sends
+/// nothing.
 #[derive(Args)]
 #[command(after_help = "\
 The first of these that has an entry for the image's registry decides which hosts are asked:

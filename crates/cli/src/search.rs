@@ -15,7 +15,8 @@ use imgfs_core::source::route::search_registries;
 use imgfs_core::source::{FoundRepository, MAX_SEARCH_RESULTS, search as search_registry};
 use imgfs_formats::oci::{DEFAULT_REGISTRY, Reference};
 
-/// Characters of a description that are shown where nothing says how wide a line is, as Docker does it.
+/// Characters of a description that are shown where nothing says how wide a line is, as Docker does
+/// it.
 const DESCRIPTION_WIDTH: usize = 45;
 /// Fewest characters of a description that are shown, however narrow the terminal.
 const MIN_DESCRIPTION_WIDTH: usize = 20;

@@ -26,7 +26,8 @@ pub(super) struct TagsArgs {
     name: String,
     #[command(flatten)]
     options: ImageOptions,
-    /// Only tags that match one of these patterns: * is any text, ? any character, [..] one of these, {..,..} alternatives
+    /// Only tags that match one of these patterns: * is any text, ? any character, [..] one of
+    /// these, {..,..} alternatives
     #[arg(long, short, value_name = "PATTERN")]
     filter: Vec<String>,
     /// Print JSON
@@ -69,7 +70,8 @@ pub(super) fn tags(args: &TagsArgs) -> anyhow::Result<()> {
     output::bytes(&text)
 }
 
-/// Numbers in texts by their value, everything else as text; what begins alike and is shorter first.
+/// Numbers in texts by their value, everything else as text; what begins alike and is shorter
+/// first.
 fn by_version(one: &str, other: &str) -> Ordering {
     let (mut left, mut right) = (one, other);
     loop {

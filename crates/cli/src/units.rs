@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// A number of bytes with an optional unit: powers of 1000 (kB, MB, GB, TB) or 1024 (KiB, MiB, GiB, TiB).
+/// A number of bytes with an optional unit: powers of 1000 (kB, MB, GB, TB) or 1024 (KiB, MiB, GiB,
+/// TiB).
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
     let unit = text

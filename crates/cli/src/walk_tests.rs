@@ -66,8 +66,8 @@ fn every_argument_has_its_help() {
     });
 }
 
-/// What is laid out by hand, with spaces before it, does not survive being broken. Paragraphs are one line each, broken where
-/// the terminal ends.
+/// What is laid out by hand, with spaces before it, does not survive being broken. Paragraphs are
+/// one line each, broken where the terminal ends.
 #[test]
 fn help_fits_a_terminal() {
     check(|command| {

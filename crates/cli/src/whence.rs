@@ -59,7 +59,8 @@ struct Whence {
     layers: Vec<LayerDeed>,
 }
 
-/// What one layer did. Sizes in bytes; `mtime` in whole seconds since 1970, rounded down, and nanoseconds beyond that.
+/// What one layer did. Sizes in bytes; `mtime` in whole seconds since 1970, rounded down, and
+/// nanoseconds beyond that.
 #[derive(Serialize)]
 struct LayerDeed {
     /// The base is 0.
@@ -120,7 +121,8 @@ pub(super) fn whence(globals: &Globals, args: &WhenceArgs) -> anyhow::Result<()>
             let start = |runs: &[Extent]| runs.first().map(|run| run.layer_offset);
             let old = digest(old_layer, start(&old_runs)?)?;
             let new = digest(new_layer, start(&new_runs)?)?;
-            // The digests are of the stored bytes alone, so holes in other places are another matter.
+            // The digests are of the stored bytes alone, so holes in other places are another
+            // matter.
             let places = |runs: &[Extent]| -> Vec<_> {
                 (runs.iter())
                     .map(|run| (run.file_offset, run.length))

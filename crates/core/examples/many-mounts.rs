@@ -1,11 +1,13 @@
-//! Measures many mounts in one process, for `scripts/bench`: images that are in the cache already, nobody is asked.
+//! Measures many mounts in one process, for `scripts/bench`: images that are in the cache already,
+//! nobody is asked.
 //!
 //! ```text
 //! many-mounts CACHE COUNT IMAGE OTHER      prints one object of JSON
 //! ```
 //!
-//! OTHER is mounted first, so that what a process needs once is there; then IMAGE, and then IMAGE again and again, COUNT
-//! mounts in all. Of each mount all names are read, and the first MiB of a file. Memory is `RssAnon` of /proc/PID/status.
+//! OTHER is mounted first, so that what a process needs once is there; then IMAGE, and then IMAGE
+//! again and again, COUNT mounts in all. Of each mount all names are read, and the first MiB of a
+//! file. Memory is `RssAnon` of /proc/PID/status.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

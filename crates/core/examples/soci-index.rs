@@ -1,12 +1,13 @@
-//! Makes a SOCI index of version 2 for every image of an OCI layout, to test and to measure reading it.
+//! Makes a SOCI index of version 2 for every image of an OCI layout, to test and to measure reading
+//! it.
 //!
 //! ```text
 //! soci-index LAYOUT OUT      LAYOUT has one image or list of images; OUT must not exist and gets the tag "soci"
 //! ```
 //!
-//! As `soci convert` does it: a zTOC for each gzip or plain layer of 10 MiB and more, spans of 4 MiB; the image's
-//! manifest names the index, and one list has both. Layers that are there already are hard links where possible.
-//! Needs about three times the largest layer in memory.
+//! As `soci convert` does it: a zTOC for each gzip or plain layer of 10 MiB and more, spans of 4
+//! MiB; the image's manifest names the index, and one list has both. Layers that are there already
+//! are hard links where possible. Needs about three times the largest layer in memory.
 #![allow(
     clippy::unwrap_used,
     reason = "a tool for tests: what is wrong is shown and ends it"

@@ -1,4 +1,5 @@
-//! How long to wait between two attempts: twice as long after each failure, up to a bound, and not all at the same time.
+//! How long to wait between two attempts: twice as long after each failure, up to a bound, and not
+//! all at the same time.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -25,12 +26,14 @@ impl Backoff {
         self.first.saturating_mul(1 << doublings).min(self.longest)
     }
 
-    /// A wait below the bound: askers that failed together do not come back together ("full jitter").
+    /// A wait below the bound: askers that failed together do not come back together ("full
+    /// jitter").
     pub(crate) fn below_bound(self, failures: u32) -> Duration {
         share(self.bound(failures), random())
     }
 
-    /// A wait between half of the bound and the bound: the same where a wait of nothing would be no pause.
+    /// A wait between half of the bound and the bound: the same where a wait of nothing would be no
+    /// pause.
     pub(crate) fn near_bound(self, failures: u32) -> Duration {
         let half = self.bound(failures) / 2;
         half + share(half, random())

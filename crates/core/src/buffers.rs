@@ -1,9 +1,11 @@
-//! What cached reads are read into, and spans that are checked: buffers that all mounts of the process share, as each grows to
-//! the largest read (1 MiB) or span, and a mount has several threads.
+//! What cached reads are read into, and spans that are checked: buffers that all mounts of the
+//! process share, as each grows to the largest read (1 MiB) or span, and a mount has several
+//! threads.
 
 use std::sync::{Mutex, PoisonError};
 
-/// Buffers that are kept: those of four reads at the same time. More would be memory that a busy moment leaves behind.
+/// Buffers that are kept: those of four reads at the same time. More would be memory that a busy
+/// moment leaves behind.
 const KEPT: usize = 4;
 
 static BUFFERS: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());

@@ -1,5 +1,5 @@
-//! Work that is pure CPU: on threads where nobody waits for it to let others go on, never more of it at a time than there
-//! are cores.
+//! Work that is pure CPU: on threads where nobody waits for it to let others go on, never more of
+//! it at a time than there are cores.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ impl Default for Cores {
 }
 
 impl Cores {
-    /// Does `work` on this thread when a core is free, which lets others of the runtime's threads go on meanwhile. Needs a
-    /// runtime of several threads. `None`: the program ends.
+    /// Does `work` on this thread when a core is free, which lets others of the runtime's threads
+    /// go on meanwhile. Needs a runtime of several threads. `None`: the program ends.
     pub(crate) async fn run_here<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
         let _turn = Arc::clone(&self.0).acquire_owned().await.ok()?;
         Some(tokio::task::block_in_place(work))

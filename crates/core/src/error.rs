@@ -1,7 +1,8 @@
-//! Why something could not be done, for programs that use this library: what kind of failure it is, in words for people, with
-//! what they can do about it as a value.
+//! Why something could not be done, for programs that use this library: what kind of failure it is,
+//! in words for people, with what they can do about it as a value.
 //!
-//! The modules' own errors say precisely what happened and stay the sources of an [`EngineError`]; this one sorts them.
+//! The modules' own errors say precisely what happened and stay the sources of an [`EngineError`];
+//! this one sorts them.
 
 use std::error::Error;
 use std::fmt;
@@ -109,7 +110,8 @@ impl EngineError {
         self.kind
     }
 
-    /// What a person can do about it, where that is more than words. It is part of the text already.
+    /// What a person can do about it, where that is more than words. It is part of the text
+    /// already.
     pub fn hint(&self) -> Option<&Hint> {
         self.hint.as_ref()
     }

@@ -1,6 +1,7 @@
-//! What a person can do about a failure, as a value: this library names no flag, no command and no variable of a program that
-//! uses it. Such a program says once, at its start, how it words hints ([`word_hints`]); they stand in the texts of errors,
-//! in the reasons that a status gives and in the log alike. Until then they have words that fit any program.
+//! What a person can do about a failure, as a value: this library names no flag, no command and no
+//! variable of a program that uses it. Such a program says once, at its start, how it words hints
+//! ([`word_hints`]); they stand in the texts of errors, in the reasons that a status gives and in
+//! the log alike. Until then they have words that fit any program.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -101,7 +102,8 @@ pub type Wording = fn(&Hint) -> String;
 
 static WORDING: OnceLock<Wording> = OnceLock::new();
 
-/// From now on hints are worded like this, in all texts of this library. Only the first call counts.
+/// From now on hints are worded like this, in all texts of this library. Only the first call
+/// counts.
 pub fn word_hints(wording: Wording) {
     let _first_counts = WORDING.set(wording);
 }

@@ -5,8 +5,8 @@ use tokio::sync::oneshot;
 /// The lowest priority there is.
 const NICE: i32 = 19;
 
-/// Starts `work` on a thread that gets what others leave of the processor. The answer never comes if it cannot be
-/// started, or panics.
+/// Starts `work` on a thread that gets what others leave of the processor. The answer never comes
+/// if it cannot be started, or panics.
 pub(crate) fn start<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> oneshot::Receiver<T> {

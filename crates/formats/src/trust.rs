@@ -1,4 +1,5 @@
-//! How an index of a layer came to be, and how far it is bound to the layer: two words that everybody shares.
+//! How an index of a layer came to be, and how far it is bound to the layer: two words that
+//! everybody shares.
 
 use std::fmt;
 use std::str::FromStr;
@@ -47,7 +48,8 @@ impl FromStr for Trust {
     }
 }
 
-/// How an index of a layer came to be. Its names stand in the cache's records and in what is printed.
+/// How an index of a layer came to be. Its names stand in the cache's records and in what is
+/// printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum IndexKind {
     /// The layer was streamed just now, which made its own.

@@ -1,8 +1,9 @@
-//! Go templates, as far as `--format` needs them: `{{.Repository}}:{{.Tag}}`, pipelines, `if`, `with`, `range`, variables, and
-//! the functions of Go and of Docker's command line.
+//! Go templates, as far as `--format` needs them: `{{.Repository}}:{{.Tag}}`, pipelines, `if`,
+//! `with`, `range`, variables, and the functions of Go and of Docker's command line.
 //!
-//! A template is parsed once ([`Template::parse`]) and run on one JSON value for each row ([`Template::run`]). Not here:
-//! `define`, `template` and `block`, which one line has no use for, and Go's functions for web pages.
+//! A template is parsed once ([`Template::parse`]) and run on one JSON value for each row
+//! ([`Template::run`]). Not here: `define`, `template` and `block`, which one line has no use for,
+//! and Go's functions for web pages.
 
 mod functions;
 mod parse;

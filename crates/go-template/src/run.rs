@@ -9,7 +9,8 @@ use super::{
     Base, Branch, BranchKind, Node, Operand, Pipeline, TemplateError, error, is_true, text_of,
 };
 
-/// Bytes that one row may become, and rounds of loops: more is a slip that would fill the memory or never end.
+/// Bytes that one row may become, and rounds of loops: more is a slip that would fill the memory or
+/// never end.
 const MAX_OUTPUT: usize = 1 << 20;
 
 /// Why a list of nodes was left.
@@ -165,7 +166,8 @@ impl Running<'_> {
         last.ok_or_else(|| TemplateError("there is nothing to print".to_owned()))
     }
 
-    /// Calls a function with its operands and, at the end, what came through the pipe; or is just a value.
+    /// Calls a function with its operands and, at the end, what came through the pipe; or is just a
+    /// value.
     fn command(
         &mut self,
         command: &[Operand],

@@ -1,6 +1,7 @@
 //! An open image, for questions about single layers: what each one did, and how much of it is left.
 //!
-//! Trees of single layers are built when somebody asks: an image of a hundred layers would fill the memory with all of them.
+//! Trees of single layers are built when somebody asks: an image of a hundred layers would fill the
+//! memory with all of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,7 +68,8 @@ impl Contents {
         }
     }
 
-    /// The paths of the image or up to a layer, with what became of them. Reads indexes, and takes its time.
+    /// The paths of the image or up to a layer, with what became of them. Reads indexes, and takes
+    /// its time.
     pub(super) fn listing(&self, listed: Listed) -> anyhow::Result<Listing> {
         let (below, up_to) = match listed {
             Listed::Image => (1, self.tocs.len()),
@@ -101,7 +103,8 @@ impl Contents {
         Ok(Arc::new(ImageFs::new(Arc::new(tree), readers)))
     }
 
-    /// The digests of a layer's files by their offsets; none if its index has none or is not here any more.
+    /// The digests of a layer's files by their offsets; none if its index has none or is not here
+    /// any more.
     fn digests(&self, layer: usize) -> HashMap<u64, Hash> {
         let Some(reader) = self.opened.layers.get(layer) else {
             return HashMap::new();

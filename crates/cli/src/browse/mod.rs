@@ -6,8 +6,8 @@
 //! messages ─────┘                  └──> view::draw
 //! ```
 //!
-//! The model does no I/O and waits for nothing; what takes time is an effect, whose end comes back as a message. So keys are
-//! answered at any time.
+//! The model does no I/O and waits for nothing; what takes time is an effect, whose end comes back
+//! as a message. So keys are answered at any time.
 
 mod contents;
 mod model;

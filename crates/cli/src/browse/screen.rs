@@ -38,7 +38,8 @@ impl Screen {
         }
         let screen = screen.context("cannot set up the terminal")?;
         execute!(stdout(), EnterAlternateScreen, Hide).context("cannot write to the terminal")?;
-        // We see to NO_COLOR ourselves; crossterm would turn "default colour" into "no highlighting either".
+        // We see to NO_COLOR ourselves; crossterm would turn "default colour" into "no highlighting
+        // either".
         style::force_color_output(true);
         Ok(screen)
     }

@@ -1,4 +1,5 @@
-//! The loop: keys and messages into the model, its wishes to the runtime, and what it is to the screen.
+//! The loop: keys and messages into the model, its wishes to the runtime, and what it is to the
+//! screen.
 
 use std::sync::mpsc::Receiver;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What takes time: finding the image, opening layers, listing, reading, copying. Each runs on the runtime and ends in a
-//! message.
+//! What takes time: finding the image, opening layers, listing, reading, copying. Each runs on the
+//! runtime and ends in a message.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -76,7 +76,8 @@ impl Work {
         match effect {
             Effect::Quit => self.tell(Message::Quit),
             Effect::Open => {
-                // Resolving asks the cache on the disk, too: a thread of its own, not one that others wait for.
+                // Resolving asks the cache on the disk, too: a thread of its own, not one that
+                // others wait for.
                 self.runtime.spawn_blocking(move || {
                     if let Err(err) = work.runtime.block_on(work.open()) {
                         work.tell(Message::OpenFailed(one_line(&err)));
@@ -149,7 +150,8 @@ impl Work {
             self.runtime.spawn(async move {
                 if signals.recv().await.is_some() {
                     work.tell(Message::Quit);
-                    // Where the terminal is gone its reader goes round in circles and never looks at messages.
+                    // Where the terminal is gone its reader goes round in circles and never looks
+                    // at messages.
                     tokio::time::sleep(PARTING).await;
                     screen::leave();
                     std::process::exit(1);
@@ -159,7 +161,8 @@ impl Work {
         Ok(())
     }
 
-    /// Shows warnings of the log instead of letting them into the screen. Ends with [`output::divert_log`].
+    /// Shows warnings of the log instead of letting them into the screen. Ends with
+    /// [`output::divert_log`].
     pub(super) fn watch_log(&self) {
         let (sender, receiver) = mpsc::channel::<String>();
         let work = self.clone();

@@ -20,7 +20,8 @@ use imgfs_core::store::Store;
 use imgfs_formats::oci::{Platform, PlatformMatcher};
 use imgfs_formats::tree::{Answer, Content, Node, PartialTree};
 
-/// Most names of a directory that are offered: more is no help to anybody, and shells take their time with them.
+/// Most names of a directory that are offered: more is no help to anybody, and shells take their
+/// time with them.
 const MAX_NAMES: usize = 5000;
 
 /// What the words before the one at the cursor say.

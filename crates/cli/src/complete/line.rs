@@ -11,13 +11,13 @@ const SPECIAL: &[u8] = b" \t'\"\\$`!&|;<>()*?[]{}#~^";
 pub(super) struct LastWord {
     /// The quote that is open.
     quote: Option<u8>,
-    /// How many of its unquoted bytes stand before what bash takes for the word to replace: up to the last character
-    /// that ends words for completion, or to the open quote.
+    /// How many of its unquoted bytes stand before what bash takes for the word to replace: up to
+    /// the last character that ends words for completion, or to the open quote.
     kept: usize,
 }
 
-/// Takes apart what was typed up to the cursor; `breaks` are bash's `COMP_WORDBREAKS`. The last word is the one at the cursor,
-/// empty behind a space.
+/// Takes apart what was typed up to the cursor; `breaks` are bash's `COMP_WORDBREAKS`. The last
+/// word is the one at the cursor, empty behind a space.
 pub(super) fn split(typed: &[u8], breaks: &[u8]) -> (Vec<OsString>, LastWord) {
     let mut words = Vec::new();
     let (mut word, mut quote, mut is_word, mut kept) = (Vec::new(), None, false, 0);

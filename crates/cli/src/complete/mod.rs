@@ -1,8 +1,9 @@
 //! `imgfs completions`, and what the scripts that it prints ask for.
 //!
-//! The scripts call `imgfs __complete SHELL WORDS...` for what fits at the cursor, so that they never grow old. Options and
-//! commands come from the command line's own definition; images and the paths in them from the cache alone: nobody is asked
-//! for anything, nothing is written, and whatever is wrong is no reason to disturb a user who is typing.
+//! The scripts call `imgfs __complete SHELL WORDS...` for what fits at the cursor, so that they
+//! never grow old. Options and commands come from the command line's own definition; images and the
+//! paths in them from the cache alone: nobody is asked for anything, nothing is written, and
+//! whatever is wrong is no reason to disturb a user who is typing.
 
 mod candidates;
 mod line;

@@ -12,8 +12,8 @@ use imgfs_formats::tree::{
     Aspects, Change, ChangeKind, ChangesAbove, Content, Ino, Node, Side, Tree, known,
 };
 
-/// Most columns that paths are padded to with `--stat`: a long one sticks out, and does not push all others' sizes off
-/// the screen.
+/// Most columns that paths are padded to with `--stat`: a long one sticks out, and does not push
+/// all others' sizes off the screen.
 const MAX_COLUMN: usize = 60;
 
 /// A path that differs.
@@ -282,7 +282,8 @@ fn signed(from: u64, to: u64) -> String {
     }
 }
 
-/// Files of the tree of this side of which a name is the same in both, beside others: those others are no bytes more.
+/// Files of the tree of this side of which a name is the same in both, beside others: those others
+/// are no bytes more.
 fn kept(found: &ChangesAbove, side: usize, tree: &Tree) -> HashSet<Ino> {
     let changed: HashSet<&[u8]> = (found.changes.iter())
         .map(|change| change.path.as_slice())

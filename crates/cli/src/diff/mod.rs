@@ -55,13 +55,15 @@ pub(super) struct DiffArgs {
     /// The image to compare, the old one if there are two
     #[arg(value_name = "A")]
     image: String,
-    /// The new image, if neither --layer nor --platforms is given, and a path to look at, with all below it
+    /// The new image, if neither --layer nor --platforms is given, and a path to look at, with all
+    /// below it
     #[arg(value_name = "B, PATH", num_args = 0..=2)]
     rest: Vec<String>,
     #[command(flatten)]
     options: ImageOptions,
-    /// What layers of one image did: N (the base is 0), N..M (from the image up to layer N to that up to layer M; without
-    /// N from nothing, without M to all of it), or the beginning of a layer's digest
+    /// What layers of one image did: N (the base is 0), N..M (from the image up to layer N to that
+    /// up to layer M; without N from nothing, without M to all of it), or the beginning of a
+    /// layer's digest
     #[arg(long, value_name = "LAYERS", conflicts_with = "platforms")]
     layer: Option<String>,
     /// The platforms of the old and of the new image
@@ -76,7 +78,8 @@ pub(super) struct DiffArgs {
     /// Print JSON
     #[arg(long, group = "form")]
     json: bool,
-    /// Print the lines of text that changed, with 3 lines around, as `diff -u` does: of a file, or of all below PATH
+    /// Print the lines of text that changed, with 3 lines around, as `diff -u` does: of a file, or
+    /// of all below PATH
     #[arg(long, short, group = "form")]
     unified: bool,
     /// Open all layers that can tell something, whatever is to be fetched for that: no X is left

@@ -13,10 +13,11 @@ use imgfs_core::view::ImageFs;
 use imgfs_core::work::Differences;
 use imgfs_formats::tree::{Aspects, Change, ChangeKind, Content, Ino, Node};
 
-/// Largest file whose lines are compared, in bytes: text that people wrote is smaller, and both versions are held in
-/// memory.
+/// Largest file whose lines are compared, in bytes: text that people wrote is smaller, and both
+/// versions are held in memory.
 const MAX_TEXT: u64 = 4 << 20;
-/// Most bytes of files that one run reads: a comparison of two whole images is better served by a list.
+/// Most bytes of files that one run reads: a comparison of two whole images is better served by a
+/// list.
 const MAX_TEXTS: u64 = 256 << 20;
 /// A file with a zero byte in its first bytes is no text, as git and diff have it.
 const LOOKED_AT: u64 = 8000;

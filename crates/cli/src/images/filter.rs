@@ -136,8 +136,8 @@ pub(super) fn pattern(text: &str) -> Result<GlobMatcher, String> {
     Ok(pattern.map_err(|err| err.to_string())?.compile_matcher())
 }
 
-/// A time: so long ago (`24h`, `1h30m`), a date and time, a date, or Unix seconds. In Unix seconds; in UTC where nothing else
-/// is said.
+/// A time: so long ago (`24h`, `1h30m`), a date and time, a date, or Unix seconds. In Unix seconds;
+/// in UTC where nothing else is said.
 fn moment(text: &str) -> Result<i64, String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |since| since.as_secs());

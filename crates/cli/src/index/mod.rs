@@ -1,4 +1,5 @@
-//! `imgfs index`: the indexes that make layers lazily readable, made here, published, found and checked.
+//! `imgfs index`: the indexes that make layers lazily readable, made here, published, found and
+//! checked.
 
 mod build;
 mod pull;
@@ -113,7 +114,8 @@ fn place(origin: &str) -> String {
     let mut text = String::new();
     let mut hash = 0;
     for c in origin.chars() {
-        // Digits of a name are no hash, but cutting more than this of one would be hard to read as well.
+        // Digits of a name are no hash, but cutting more than this of one would be hard to read as
+        // well.
         hash = if matches!(c, '0'..='9' | 'a'..='f') {
             hash + 1
         } else {

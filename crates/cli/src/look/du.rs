@@ -128,7 +128,8 @@ fn by_directory(tree: &Tree, found: &[(&[u8], Ino)], args: &DuArgs) -> anyhow::R
     out.flush()
 }
 
-/// Tells of each directory, and of files that were asked for: path, depth and size, directories after what is in them.
+/// Tells of each directory, and of files that were asked for: path, depth and size, directories
+/// after what is in them.
 fn sums(
     tree: &Tree,
     found: &[(&[u8], Ino)],

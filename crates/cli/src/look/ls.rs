@@ -105,7 +105,8 @@ fn print_json(
     array.end()
 }
 
-/// Prints lists as ls does: files that were named first, then each directory under its name if there are several.
+/// Prints lists as ls does: files that were named first, then each directory under its name if
+/// there are several.
 struct Printer<'t> {
     tree: &'t Tree,
     args: &'t LsArgs,

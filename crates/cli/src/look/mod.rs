@@ -1,7 +1,7 @@
 //! Answers without a mount: `imgfs ls`, `tree`, `find`, `cat`, `head`, `grep`, `stat`, `du`.
 //!
-//! Each resolves the image once, opens layers from the top down and only as far as its answer needs ([`find_all`] is
-//! told what that is), and then prints what the tree or the files say.
+//! Each resolves the image once, opens layers from the top down and only as far as its answer needs
+//! ([`find_all`] is told what that is), and then prints what the tree or the files say.
 
 mod cat;
 mod du;
@@ -45,7 +45,8 @@ pub(super) async fn peek(
     image: &str,
 ) -> anyhow::Result<Peek> {
     let store = globals.store()?;
-    // What this command adds cannot be evicted while it runs, so the next one does; a mount does it for itself.
+    // What this command adds cannot be evicted while it runs, so the next one does; a mount does it
+    // for itself.
     if let Err(err) = tokio::task::block_in_place(|| store.enforce_limit()) {
         tracing::warn!("cannot keep the cache within its limit: {err}");
     }
@@ -67,8 +68,9 @@ pub(super) async fn find(
     Ok(peek.find(path.as_ref(), follow, enough, announce).await?)
 }
 
-/// Finds several nodes. Layers that one of them needs are opened for all, so the nodes are those of the tree as it is at
-/// the end. A path that leads nowhere has its own error; any other failure is one of all.
+/// Finds several nodes. Layers that one of them needs are opened for all, so the nodes are those of
+/// the tree as it is at the end. A path that leads nowhere has its own error; any other failure is
+/// one of all.
 async fn find_all(
     peek: &mut Peek,
     paths: &[OsString],
@@ -104,7 +106,8 @@ fn leads_nowhere(err: &anyhow::Error) -> bool {
     engine.is_some_and(|err| err.find::<PathError>().is_some())
 }
 
-/// Those that were found, with the paths they were asked for by; errors of the others are printed. Whether there are any.
+/// Those that were found, with the paths they were asked for by; errors of the others are printed.
+/// Whether there are any.
 fn found_of(paths: &[OsString], found: Vec<anyhow::Result<Ino>>) -> (Vec<(&[u8], Ino)>, bool) {
     let (mut nodes, mut failed) = (Vec::new(), false);
     for (path, found) in paths.iter().zip(found) {

@@ -1,4 +1,5 @@
-//! Walking through a part of a tree, in the order of names, and whether all of such a walk is known yet.
+//! Walking through a part of a tree, in the order of names, and whether all of such a walk is known
+//! yet.
 
 use imgfs_formats::tree::{Answer, Ino, Node, PartialTree, Tree};
 
@@ -106,8 +107,8 @@ impl<'t> Walk<'t> {
     }
 }
 
-/// Whether the layers that are open tell all that such a walk will meet: names and kinds, and the attributes too of
-/// those places that `wants` picks.
+/// Whether the layers that are open tell all that such a walk will meet: names and kinds, and the
+/// attributes too of those places that `wants` picks.
 pub(super) fn is_known(
     tree: &PartialTree,
     mut walk: Walk<'_>,

@@ -10,8 +10,8 @@ use crate::{output, time};
 use imgfs_core::image::Image;
 use imgfs_formats::oci::{Document, ManifestList, MediaType, Reference};
 
-/// Print the manifest or list that a name points to, as the registry has it. Of a list that is kept here, see
-/// `imgfs manifest create`, that is printed.
+/// Print the manifest or list that a name points to, as the registry has it. Of a list that is kept
+/// here, see `imgfs manifest create`, that is printed.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:

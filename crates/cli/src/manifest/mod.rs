@@ -59,7 +59,8 @@ fn lists() -> anyhow::Result<Lists> {
     Ok(Lists::new(data.join("imgfs/lists")))
 }
 
-/// The name of a list: a place in a registry, by tag. A short name is Docker Hub's, as it is to be written to.
+/// The name of a list: a place in a registry, by tag. A short name is Docker Hub's, as it is to be
+/// written to.
 fn list_name(text: &str) -> anyhow::Result<Reference> {
     let name: Reference = text.parse()?;
     if name.repository().is_none() {

@@ -4,7 +4,8 @@ use std::io::IsTerminal;
 
 use imgfs_formats::tree::{Kind, Node};
 
-/// Whether stdout shows colours. They are those that `ls` and `grep` use if nobody has chosen others.
+/// Whether stdout shows colours. They are those that `ls` and `grep` use if nobody has chosen
+/// others.
 #[derive(Clone, Copy)]
 pub(crate) struct Colours {
     on: bool,

@@ -1,4 +1,5 @@
-//! Names and text from images: bytes that an image chose, made harmless for terminals and unambiguous for scripts.
+//! Names and text from images: bytes that an image chose, made harmless for terminals and
+//! unambiguous for scripts.
 //!
 //! ```text
 //! on a terminal, in tables   control characters, bytes that are no UTF-8 and backslashes are escaped: \n \u{1b} \xff \\
@@ -30,7 +31,8 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     escaped(bytes, is_harmful)
 }
 
-/// A line of a file: on a terminal without what could harm it, tabs as they are; elsewhere as it is.
+/// A line of a file: on a terminal without what could harm it, tabs as they are; elsewhere as it
+/// is.
 pub(crate) fn shown_text(bytes: &[u8]) -> Vec<u8> {
     if std::io::stdout().is_terminal() {
         escaped(bytes, |c| is_harmful(c) && c != '\t').into_bytes()
@@ -51,8 +53,8 @@ pub(crate) fn json_base64(bytes: &[u8]) -> Option<String> {
         .then(|| STANDARD.encode(bytes))
 }
 
-/// The same JSON with those characters as `\uXXXX` that would do something to a terminal and that JSON allows in
-/// strings (it has them nowhere else).
+/// The same JSON with those characters as `\uXXXX` that would do something to a terminal and that
+/// JSON allows in strings (it has them nowhere else).
 pub(super) fn harmless_json(json: String) -> String {
     if !json.contains(|c| is_harmful(c) && c != '\n') {
         return json;
@@ -69,7 +71,8 @@ pub(super) fn harmless_json(json: String) -> String {
     out
 }
 
-/// Whether a character does something to a terminal: controls, and those that turn the direction of writing around.
+/// Whether a character does something to a terminal: controls, and those that turn the direction of
+/// writing around.
 fn is_harmful(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

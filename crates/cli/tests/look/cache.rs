@@ -208,7 +208,8 @@ fn damage_anywhere_is_found() {
         }
         let report = verify(&world, &[], 0);
         let found = report["damage"].as_array().unwrap();
-        // Streaming a layer for its index makes its data anew, so bad data of the same layer is not seen.
+        // Streaming a layer for its index makes its data anew, so bad data of the same layer is not
+        // seen.
         assert!(
             (flipped - 1..=flipped).contains(&found.len()),
             "{round}: {report}"
@@ -345,7 +346,8 @@ fn a_noted_diff_id_stays_while_it_cannot_be_computed() {
     assert_eq!(damage(&report), counts(&[("diff_id", "repaired", 1)]));
 }
 
-/// What a mount found out about an image that lies stays known: the next one refuses the layer, too.
+/// What a mount found out about an image that lies stays known: the next one refuses the layer,
+/// too.
 #[test]
 fn a_config_that_contradicts_its_layer_is_reported_and_not_repaired() {
     let world = World::new();
@@ -535,7 +537,8 @@ fn the_record_of_an_image_of_a_list_says_so_again() {
     assert_eq!(found["references"], serde_json::json!([reference]));
 }
 
-/// What is damaged at the root, or cannot even be read, keeps nothing else from being checked and reported.
+/// What is damaged at the root, or cannot even be read, keeps nothing else from being checked and
+/// reported.
 #[test]
 fn one_trouble_does_not_hide_the_others() {
     let (world, reference, image) = pulled();
@@ -758,7 +761,8 @@ fn one_image_is_evicted_alone() {
         .fails(2, &["cannot be used with"]);
 }
 
-/// Every command that adds to the cache keeps within the limit, as soon as nobody uses what it added.
+/// Every command that adds to the cache keeps within the limit, as soon as nobody uses what it
+/// added.
 #[test]
 fn the_limit_is_honoured_by_what_reads() {
     let (world, reference, _) = pulled();

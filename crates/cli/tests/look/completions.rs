@@ -1,4 +1,5 @@
-//! Completion: by the protocol that the scripts speak, and in the real shells. Nobody is ever asked for anything.
+//! Completion: by the protocol that the scripts speak, and in the real shells. Nobody is ever asked
+//! for anything.
 
 use std::path::Path;
 

@@ -12,7 +12,8 @@ use crate::support::image::write_layout;
 use crate::support::registry::{Fault, On};
 use crate::world::IMGFS;
 
-/// A layer with a file of `size` bytes that has data at its start and in its middle only, as GNU tar stores it.
+/// A layer with a file of `size` bytes that has data at its start and in its middle only, as GNU
+/// tar stores it.
 fn sparse_layer(world: &World, size: u64) -> Layer {
     let script = r#"mkdir -p "$1/sparse"; cd "$1/sparse"
         printf start > holes; truncate -s "$2" holes

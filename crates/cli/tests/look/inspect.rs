@@ -1,4 +1,5 @@
-//! What can be said of an image without its layers: `history`, `layers`, `inspect`, `manifest inspect`, `tags`.
+//! What can be said of an image without its layers: `history`, `layers`, `inspect`, `manifest
+//! inspect`, `tags`.
 
 use bytes::Bytes;
 use imgfs_formats::oci::Digest;

@@ -1,5 +1,5 @@
-//! Looking inside, comparing, managing: the real binary on images in a registry of this process, without a mount but where
-//! a mount is in the way. Requests and bytes are counted.
+//! Looking inside, comparing, managing: the real binary on images in a registry of this process,
+//! without a mount but where a mount is in the way. Requests and bytes are counted.
 #![allow(unreachable_pub, reason = "a test program exports nothing")]
 #![allow(
     clippy::unwrap_used,

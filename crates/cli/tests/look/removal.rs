@@ -76,7 +76,8 @@ impl Three {
         }
     }
 
-    /// Every image that is still listed under a tag can be read, and a prune leaves nothing that no image needs.
+    /// Every image that is still listed under a tag can be read, and a prune leaves nothing that no
+    /// image needs.
     #[track_caller]
     fn is_usable(&self) {
         let listed = self.world.imgfs(&["images", "--json"]).ok();
@@ -257,7 +258,8 @@ fn what_is_mounted_stays() {
     three.nothing_is_left_over();
 }
 
-/// Somebody else's mount, a pull or any command has its layers open: the lock says so, whoever it is.
+/// Somebody else's mount, a pull or any command has its layers open: the lock says so, whoever it
+/// is.
 #[test]
 fn what_somebody_uses_stays() {
     let three = Three::new();
@@ -290,7 +292,8 @@ fn prune_takes_what_has_no_name_and_what_nothing_needs() {
     let newer = made("2022-01-01T00:00:00Z", &json!({}), vec![layer(9, 5000)]);
     world.registry.put_image("r/b", "1", &newer);
     world.imgfs(&["ls", &three.name("r/b:1")]).ok();
-    // What was left by others: a layer that no image has, a document, what was never finished, damaged records.
+    // What was left by others: a layer that no image has, a document, what was never finished,
+    // damaged records.
     let cache = world.cache();
     let stray = cache.join("layers/sha256").join("ab".repeat(32));
     std::fs::create_dir(&stray).unwrap();
@@ -348,7 +351,8 @@ fn prune_takes_what_has_no_name_and_what_nothing_needs() {
     three.nothing_is_left_over();
 }
 
-/// A removal's steps are in an order in which any number of them, done alone, leaves a cache that works.
+/// A removal's steps are in an order in which any number of them, done alone, leaves a cache that
+/// works.
 #[test]
 fn an_end_after_any_step_leaves_a_usable_cache() {
     let three = Three::new();
@@ -710,7 +714,8 @@ fn an_ambiguous_name_is_no_id() {
     world.imgfs(&["rm", "-f", "deadbeef"]).ok();
 }
 
-/// Images are resolved and read while others remove all of them again and again: what is read is right.
+/// Images are resolved and read while others remove all of them again and again: what is read is
+/// right.
 #[test]
 fn readers_and_removers_do_not_harm_each_other() {
     let three = Three::new();

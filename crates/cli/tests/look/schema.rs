@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// The output of `imgfs COMMAND --json`, once it is what its schema says. Schemas name every property there is
-/// (`"additionalProperties": false`), so that none is undocumented.
+/// The output of `imgfs COMMAND --json`, once it is what its schema says. Schemas name every
+/// property there is (`"additionalProperties": false`), so that none is undocumented.
 #[track_caller]
 pub fn check(command: &str, output: &str) -> Value {
     let path =

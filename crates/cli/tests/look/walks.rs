@@ -1,5 +1,5 @@
-//! `ls`, `tree`, `find`, `cat`, `head`, `grep`, `du`: how much of an image they fetch, what they print for scripts and for
-//! terminals.
+//! `ls`, `tree`, `find`, `cat`, `head`, `grep`, `du`: how much of an image they fetch, what they
+//! print for scripts and for terminals.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! What `ls -R`, `find`, `grep`, `head`, `du` and `tree` say of an image against what the tools of those names say of the
-//! same layers, unpacked by umoci.
+//! What `ls -R`, `find`, `grep`, `head`, `du` and `tree` say of an image against what the tools of
+//! those names say of the same layers, unpacked by umoci.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! Answers without a mount: `ls`, `cat`, `stat`, `cp`, `inspect`, `manifest inspect`, `completions`.
+//! Answers without a mount: `ls`, `cat`, `stat`, `cp`, `inspect`, `manifest inspect`,
+//! `completions`.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 

@@ -1,4 +1,5 @@
-//! One suite for every way in which a layer can be opened: same image, same tree, same bytes at random ranges.
+//! One suite for every way in which a layer can be opened: same image, same tree, same bytes at
+//! random ranges.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -85,8 +86,9 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
         .collect()
 }
 
-/// Mounts an image twice, each time with an empty cache: once streamed, once opened by an index of the kind `index` in all
-/// layers but `plain_layers`. Everything that can be seen must be the same, and again with the network gone.
+/// Mounts an image twice, each time with an empty cache: once streamed, once opened by an index of
+/// the kind `index` in all layers but `plain_layers`. Everything that can be seen must be the same,
+/// and again with the network gone.
 #[track_caller]
 fn same_image(reference: &str, index: &str, options: &[&str], plain_layers: usize) {
     let (Some(world), Some(other)) = (World::mounting(), World::mounting()) else {

@@ -38,8 +38,8 @@ fn an_image_pushed_by_skopeo_to_docker_registry_is_what_umoci_unpacks() {
     let ours = world.imgfs(&["inspect", "--json", &to]).ok();
     let ours: serde_json::Value = serde_json::from_str(&ours).unwrap();
     assert_eq!(ours["digest"], digest.trim());
-    // Node by node what umoci makes of it. (umoci leaves out security.capability if it may not set it, and
-    // overlayfs does not come into this.)
+    // Node by node what umoci makes of it. (umoci leaves out security.capability if it may not set
+    // it, and overlayfs does not come into this.)
     let bundle = world.path("bundle");
     let mut umoci = world.command(&programs[2]);
     let tagged = format!("{}:t", layout.display());

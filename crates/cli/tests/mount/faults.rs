@@ -1,4 +1,5 @@
-//! What each fault of a network costs a mount, in requests and bytes: the table of `docs/benchmarks.md`.
+//! What each fault of a network costs a mount, in requests and bytes: the table of
+//! `docs/benchmarks.md`.
 //!
 //! `cargo test --test mount faults:: -- --nocapture` prints it.
 
@@ -29,7 +30,8 @@ fn read_with(spoil: impl FnOnce(&World, &Registry), storage: bool) -> Option<Cos
     world.mount(&reference, &[]).end(&world);
     world.evict();
     let mount = world.mount(&reference, &[]);
-    // The first bytes: so that what is spoilt later is a mount that has tokens, URLs and connections.
+    // The first bytes: so that what is spoilt later is a mount that has tokens, URLs and
+    // connections.
     let mut start = [0; 1];
     std::os::unix::fs::FileExt::read_exact_at(
         &std::fs::File::open(mount.path("file")).unwrap(),
@@ -74,7 +76,8 @@ fn row(name: &str, cost: Cost, healthy: Cost) {
     );
 }
 
-/// The most that it costs when nothing goes wrong: what is read ahead is cut into requests by who is faster.
+/// The most that it costs when nothing goes wrong: what is read ahead is cut into requests by who
+/// is faster.
 fn healthy(storage: bool) -> Option<Cost> {
     let mut most = read_with(|_, _| {}, storage)?;
     for _ in 0..2 {
@@ -94,8 +97,8 @@ fn check(name: &str, cost: Cost, healthy: Cost, requests: usize, kib: u64) {
     assert!(cost.bytes <= healthy.bytes + (kib << 10), "{both}");
 }
 
-/// What strikes, and what it may cost: more requests, and more KiB (pieces of 256 KiB that were under way when a
-/// connection was given up, or a run that has to come again).
+/// What strikes, and what it may cost: more requests, and more KiB (pieces of 256 KiB that were
+/// under way when a connection was given up, or a run that has to come again).
 #[rustfmt::skip]
 const FAULTS: [(&str, &[Fault], usize, u64); 14] = [
     ("connection closed without an answer", &[Fault::Drop], 1, 0),
@@ -130,7 +133,8 @@ fn what_each_fault_costs() {
         let cost = read_with(spoil, false).unwrap();
         check(name, cost, healthy, requests, kib);
     }
-    // One token for all, and one request again for each that was refused: as many as go on at a time.
+    // One token for all, and one request again for each that was refused: as many as go on at a
+    // time.
     let revoked = read_with(|world, _| world.registry.require_token(None), false);
     let name = "the token is no longer accepted";
     check(name, revoked.unwrap(), healthy, 1 + 8, 0);

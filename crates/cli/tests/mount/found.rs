@@ -1,4 +1,5 @@
-//! Indexes that were found and turn out to be of no use: said, and the layer is streamed as if it had none.
+//! Indexes that were found and turn out to be of no use: said, and the layer is streamed as if it
+//! had none.
 
 use imgfs_core::store::{DEFAULT_LIMIT, Slot, Store};
 use imgfs_formats::oci::Digest;
@@ -117,7 +118,8 @@ fn a_refused_index_stays_refused() {
     }
 }
 
-/// With less trust than the user requires nothing is used, and nothing but the lookup is fetched of it.
+/// With less trust than the user requires nothing is used, and nothing but the lookup is fetched of
+/// it.
 #[test]
 fn what_is_only_claimed_is_not_fetched_for_who_requires_more() {
     let Some(world) = World::mounting() else {

@@ -3,7 +3,8 @@
 use super::*;
 use crate::process::run;
 
-/// Mounts `reference` with a limit of 64 open files, `-S` for the soft one alone, and reads everything, twice.
+/// Mounts `reference` with a limit of 64 open files, `-S` for the soft one alone, and reads
+/// everything, twice.
 fn mount_with_64_files(world: &World, reference: &str, kind: &str, files: u64) {
     for round in ["cold", "warm"] {
         let dir = world.mountpoint();

@@ -194,8 +194,8 @@ fn a_password_can_come_with_every_command() {
         .fails(1, &["--password-stdin"]);
 }
 
-/// Runs imgfs on a terminal of its own, where `user` is typed if asked for, and the password once echo is off. What
-/// the terminal showed.
+/// Runs imgfs on a terminal of its own, where `user` is typed if asked for, and the password once
+/// echo is off. What the terminal showed.
 fn on_terminal(world: &World, arguments: &[&str], types_user: bool) -> String {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     use rustix::termios::{LocalModes, tcgetattr};
@@ -317,7 +317,8 @@ fn skopeo_and_imgfs_read_each_others_logins() {
     assert_ne!(inspect().code, Some(0));
 }
 
-/// Everything that is said, logged, cached or can be seen of a process, with the most talkative log.
+/// Everything that is said, logged, cached or can be seen of a process, with the most talkative
+/// log.
 #[test]
 fn secrets_are_nowhere() {
     let Some(world) = World::mounting() else {

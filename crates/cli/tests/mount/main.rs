@@ -1,6 +1,7 @@
 //! The whole program: the real binary in processes of its own, against a registry in this process.
 //!
-//! Every wait has a limit, every mount is unmounted at the end, and each test has its own registry and cache.
+//! Every wait has a limit, every mount is unmounted at the end, and each test has its own registry
+//! and cache.
 #![allow(unreachable_pub, reason = "a test program exports nothing")]
 #![allow(
     clippy::unwrap_used,

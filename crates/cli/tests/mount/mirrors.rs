@@ -1,4 +1,5 @@
-//! Mirrors under a mount: wrong bytes of a layer, at first contact and later, are had from the next host.
+//! Mirrors under a mount: wrong bytes of a layer, at first contact and later, are had from the next
+//! host.
 
 use super::*;
 use crate::support::registry::Registry;

@@ -1,4 +1,5 @@
-//! A registry that goes away under a mount and comes back: whoever reads meanwhile waits and gets the right bytes.
+//! A registry that goes away under a mount and comes back: whoever reads meanwhile waits and gets
+//! the right bytes.
 
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,7 +47,8 @@ fn read_all(mount: &Mount, meanwhile: impl Fn(usize)) {
     }
 }
 
-/// Reads all of a cold mount. After a third of it `goes` is away for this long, and something happens `meanwhile`.
+/// Reads all of a cold mount. After a third of it `goes` is away for this long, and something
+/// happens `meanwhile`.
 fn read_all_with_outage(mount: &Mount, goes: &Registry, outage: Duration, meanwhile: impl Fn()) {
     goes.forget_requests();
     goes.fault_always(On::Blob, SLOW);

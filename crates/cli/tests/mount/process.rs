@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// No program and no wait of these tests may take longer. Generous: what is slow is no failure here.
+/// No program and no wait of these tests may take longer. Generous: what is slow is no failure
+/// here.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// What a program did.
@@ -63,7 +64,8 @@ fn start_with(command: &mut Command, stdin: Stdio) -> Running {
     }
 }
 
-/// Waits for its end. Its output must end with it: a daemon that keeps the caller's pipe open is a fault.
+/// Waits for its end. Its output must end with it: a daemon that keeps the caller's pipe open is a
+/// fault.
 pub fn finish(mut running: Running) -> Outcome {
     let line = running.line.clone();
     let mut status = None;

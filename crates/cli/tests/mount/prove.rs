@@ -1,4 +1,5 @@
-//! `--prove`: a layer that is read by an index that somebody published is proven in the background, or not served.
+//! `--prove`: a layer that is read by an index that somebody published is proven in the background,
+//! or not served.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -25,8 +26,8 @@ fn layer() -> Layer {
     ])
 }
 
-/// Puts an image of this layer into the registry, and the index into the cache, as if it had been found beside the image
-/// by an earlier mount. Gives the image's reference and the index's slot.
+/// Puts an image of this layer into the registry, and the index into the cache, as if it had been
+/// found beside the image by an earlier mount. Gives the image's reference and the index's slot.
 fn found(world: &World, layer: &Layer, index: &LayerIndex) -> (String, Slot) {
     let reference = world.put(&host_image(vec![layer.clone()]));
     let store = Store::open(&world.path("cache"), DEFAULT_LIMIT).unwrap();
@@ -111,7 +112,8 @@ fn what_the_kernel_keeps_of_a_lie_is_gone() {
     let mount = world.mount(&reference, &["--require=claimed"]);
     assert!(mount.read("one") == noise(2, SIZE), "it lies");
     mount.end(&world);
-    // As long as nobody gives the rest the lie goes on: the cache has its bytes, and then the kernel.
+    // As long as nobody gives the rest the lie goes on: the cache has its bytes, and then the
+    // kernel.
     world.registry.away();
     let mount = world.mount(
         &reference,

@@ -1,4 +1,5 @@
-//! Published indexes, as a mount looks for them: what is used, what is refused and why, and what is asked for.
+//! Published indexes, as a mount looks for them: what is used, what is refused and why, and what is
+//! asked for.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +43,8 @@ fn options() -> Options {
     }
 }
 
-/// An image of two layers in a registry, and an artifact with their indexes that can be spoilt before it is there.
+/// An image of two layers in a registry, and an artifact with their indexes that can be spoilt
+/// before it is there.
 struct Case {
     world: World,
     subject: Descriptor,
@@ -163,7 +165,8 @@ async fn all_layers_indexes_cost_one_lookup_and_a_request_each() {
         assert_eq!(index.vouched, Vouched::Nobody);
         assert!(index.origin.contains("/r@sha256:"), "{}", index.origin);
     }
-    // The tag that stands in for the API is asked for beside it, unless the API is quicker than that.
+    // The tag that stands in for the API is asked for beside it, unless the API is quicker than
+    // that.
     let tag = case.subject.digest.tag();
     let mut paths: Vec<String> = (case.world.registry.requests().iter())
         .map(|seen| seen.path.rsplit_once('/').unwrap())
@@ -247,7 +250,8 @@ async fn a_repository_of_indexes_serves_any_image_with_the_layer() {
         index.origin
     );
     assert!(case.find(1, options.clone()).await.index.is_none());
-    // It is what the user wants: what is beside the image is not waited for, or its silence would be a problem.
+    // It is what the user wants: what is beside the image is not waited for, or its silence would
+    // be a problem.
     registry.fault_always(On::Referrers, Fault::Silence);
     let found = case.find(0, options).await;
     assert!(found.index.is_some());

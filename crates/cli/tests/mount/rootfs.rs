@@ -63,7 +63,8 @@ fn overlayfs_writes_above_it() {
     let Some((world, mount)) = mounted(&[]) else {
         return;
     };
-    // In a mount namespace, so that nothing is left; upper and work on a tmpfs, which overlayfs can use anywhere.
+    // In a mount namespace, so that nothing is left; upper and work on a tmpfs, which overlayfs can
+    // use anywhere.
     let script = r#"unshare -m sh -euc '
         mount -t tmpfs tmpfs "$2" -o mode=755 2>/dev/null
         mkdir "$2/upper" "$2/work" "$2/merged"

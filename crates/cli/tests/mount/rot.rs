@@ -38,7 +38,8 @@ fn rot(files: &[PathBuf]) {
     }
 }
 
-/// Mounts the sample once, spoils the cache, and mounts again: everything is right. Gives the bytes fetched.
+/// Mounts the sample once, spoils the cache, and mounts again: everything is right. Gives the bytes
+/// fetched.
 #[track_caller]
 fn survives(spoil: impl Fn(&World), words: &[&str]) -> Option<u64> {
     let world = World::mounting()?;

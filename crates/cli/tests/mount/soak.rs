@@ -1,5 +1,6 @@
-//! 10,000 reads over a network where one request in four goes wrong: no wrong byte comes back. Half of them with a
-//! registry that redirects to a storage, whose URLs expire all the time, as tokens do.
+//! 10,000 reads over a network where one request in four goes wrong: no wrong byte comes back. Half
+//! of them with a registry that redirects to a storage, whose URLs expire all the time, as tokens
+//! do.
 
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,11 +1,13 @@
-//! Bad input from outside: each is said in one message that names it, and nothing bad is kept or served.
+//! Bad input from outside: each is said in one message that names it, and nothing bad is kept or
+//! served.
 
 use super::*;
 use crate::support::image::{OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, descriptor, image_index};
 use crate::support::registry::Registry;
 use serde_json::json;
 
-/// After `spoil` a first mount fails with these words; once the registry is well again the same cache works.
+/// After `spoil` a first mount fails with these words; once the registry is well again the same
+/// cache works.
 #[track_caller]
 fn first_contact_fails(spoil: impl Fn(&World), words: &[&str]) {
     let Some(world) = World::mounting() else {
@@ -424,7 +426,8 @@ fn cached_bytes(world: &World, blob: &[u8]) -> u64 {
     data.metadata().map_or(0, |metadata| metadata.len())
 }
 
-/// A config that the cache has was answered from there whatever size the manifest says, again and again.
+/// A config that the cache has was answered from there whatever size the manifest says, again and
+/// again.
 #[test]
 fn a_config_with_another_size_than_the_cached_one() {
     let world = World::new();

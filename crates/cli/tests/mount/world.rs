@@ -42,7 +42,8 @@ pub struct World {
     mounts: std::sync::atomic::AtomicUsize,
 }
 
-/// A mount, unmounted at its end. If the test takes too long its daemon is killed, so that nothing hangs.
+/// A mount, unmounted at its end. If the test takes too long its daemon is killed, so that nothing
+/// hangs.
 pub struct Mount {
     pub dir: PathBuf,
     pub pid: u32,
@@ -236,13 +237,14 @@ impl World {
         serde_json::from_str(&outcome.ok()).unwrap()
     }
 
-    /// Runs a shell script as root in mount and process namespaces of its own, which end with it: what it mounts
-    /// and starts is gone afterwards. There `/dev/fuse` is open to all, `$W` is the world's directory, `imgfs` is on
-    /// the PATH, `/etc/fuse.conf` allows `allow_other` if `$W/fuse.conf` exists, and `as_user` runs a command as
-    /// nobody, with a cache of nobody's own.
+    /// Runs a shell script as root in mount and process namespaces of its own, which end with it:
+    /// what it mounts and starts is gone afterwards. There `/dev/fuse` is open to all, `$W` is the
+    /// world's directory, `imgfs` is on the PATH, `/etc/fuse.conf` allows `allow_other` if
+    /// `$W/fuse.conf` exists, and `as_user` runs a command as nobody, with a cache of nobody's own.
     pub fn namespace<S: AsRef<OsStr>>(&self, script: &str, arguments: &[S]) -> Outcome {
-        // unshare makes the namespace's mounts private from the root down, which works where the root is a mount
-        // point. In a plain chroot it is not, and neither is its mount shared with anybody on a usual machine.
+        // unshare makes the namespace's mounts private from the root down, which works where the
+        // root is a mount point. In a plain chroot it is not, and neither is its mount shared with
+        // anybody on a usual machine.
         let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let root_is_mount = table
             .lines()
@@ -317,8 +319,9 @@ impl Mount {
     /// Unmounts it and waits for the end of its process.
     #[track_caller]
     pub fn end(self, world: &World) {
-        // What a test on another thread starts has, between fork and exec, every file of this process open: those that a
-        // reader of this mount had open at that moment keep it busy for so long.
+        // What a test on another thread starts has, between fork and exec, every file of this
+        // process open: those that a reader of this mount had open at that moment keep it busy for
+        // so long.
         wait_for("the unmount", || {
             let outcome = run(world.command(IMGFS).arg("unmount").arg(&self.dir));
             if outcome.stderr.contains("Device or resource busy") {

@@ -9,7 +9,8 @@ use super::world::HOSTS;
 /// Without the extensions of Debian's file, which make every certificate one of an authority.
 const CONFIGURATION: &str = "[req]\ndistinguished_name = dn\n[dn]\n";
 
-/// The files in a directory: `ca.crt`; `server.crt` and `server.key` for all hosts; `client.cert` and `client.key`.
+/// The files in a directory: `ca.crt`; `server.crt` and `server.key` for all hosts; `client.cert`
+/// and `client.key`.
 pub struct Authority {
     pub dir: PathBuf,
 }
@@ -37,7 +38,8 @@ impl Authority {
         self.dir.join(name).display().to_string()
     }
 
-    /// Makes `name.key` and `name.extension`, signed by the authority unless it is the authority's own.
+    /// Makes `name.key` and `name.extension`, signed by the authority unless it is the authority's
+    /// own.
     fn issue(&self, name: &str, extension: &str, extensions: &[&str]) {
         let mut openssl = Command::new("openssl");
         openssl.current_dir(&self.dir).args([

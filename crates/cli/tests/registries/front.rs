@@ -27,7 +27,8 @@ pub struct Request {
 }
 
 impl<'a> Front<'a> {
-    /// Starts it in front of the registry that everybody may read; `directives` are added for its server.
+    /// Starts it in front of the registry that everybody may read; `directives` are added for its
+    /// server.
     pub fn start(world: &'a World, name: &'static str, directives: &str) -> Self {
         let passing = "location / { proxy_pass http://127.0.0.1:5000; }";
         Self::start_with(world, name, &format!("{directives}\n{passing}"))

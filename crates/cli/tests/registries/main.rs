@@ -1,9 +1,10 @@
-//! imgfs's registry client beside real counterparts: Debian's docker-registry behind nginx with certificates of a
-//! private authority, a token server, proxies; and skopeo as the other client, with the same files.
+//! imgfs's registry client beside real counterparts: Debian's docker-registry behind nginx with
+//! certificates of a private authority, a token server, proxies; and skopeo as the other client,
+//! with the same files.
 //!
-//! On loopback clients check no certificate and use no proxy, so each test has a network of its own (with names and
-//! addresses that are not loopback's), mounts of its own, and processes that end with it: see [`world`]. That needs
-//! root.
+//! On loopback clients check no certificate and use no proxy, so each test has a network of its own
+//! (with names and addresses that are not loopback's), mounts of its own, and processes that end
+//! with it: see [`world`]. That needs root.
 #![allow(unreachable_pub, reason = "a test program exports nothing")]
 #![allow(
     clippy::unwrap_used,

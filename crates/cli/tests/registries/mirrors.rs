@@ -1,4 +1,5 @@
-//! One registries.conf for both clients: mirrors, blocked names, aliases; and who is told which secrets.
+//! One registries.conf for both clients: mirrors, blocked names, aliases; and who is told which
+//! secrets.
 
 use super::Front;
 use super::world::{BOTH, Client, REFERENCE, World};

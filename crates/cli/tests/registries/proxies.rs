@@ -150,7 +150,8 @@ fn a_socks_proxy_is_used_and_asked_for_names() {
         mark = proxy.said_since(mark, ":443");
         if scheme == "socks5h" {
             let inner = REFERENCE.replace("registry.test", "inner.test");
-            // The certificate has not this name; that it is looked at shows that the name was found.
+            // The certificate has not this name; that it is looked at shows that the name was
+            // found.
             reads(&inner, "ALL_PROXY").fails(1, &["inner.test", "certificate"]);
             mark = proxy.said_since(mark, "inner.test:443");
         }

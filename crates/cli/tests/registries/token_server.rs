@@ -25,7 +25,8 @@ pub struct TokenServer<'a> {
 }
 
 impl<'a> TokenServer<'a> {
-    /// Starts it, and on `127.0.0.1:5001` a registry that takes its tokens and calls it by this host name.
+    /// Starts it, and on `127.0.0.1:5001` a registry that takes its tokens and calls it by this
+    /// host name.
     pub fn start(world: &'a World, host: &str) -> Self {
         let path = |name: &str| world.path(name).display().to_string();
         let (key, certificate) = (path("tokens.key"), path("tokens.crt"));

@@ -18,7 +18,8 @@ const PASSWORD: &str = r#"{"auth":"dXNlcjpodW50ZXIy"}"#;
 /// nginx in front of the registry that wants tokens.
 const WITH_TOKENS: &str = "location / { proxy_pass http://127.0.0.1:5001; }";
 
-/// The authority is known for the registry: then it is for where the registry sends its clients as well.
+/// The authority is known for the registry: then it is for where the registry sends its clients as
+/// well.
 fn trusting() -> Option<World> {
     let world = World::mounting(&["python3"])?;
     world.trust("registry.test");
@@ -47,7 +48,8 @@ pub fn reads_slowly(mount: &Mount, time: Duration) {
     let file = mount.open("noise");
     let pieces = 48;
     let begin = Instant::now();
-    // From the end on, as nothing is read ahead then: each part is asked for when its time has come.
+    // From the end on, as nothing is read ahead then: each part is asked for when its time has
+    // come.
     let parts: Vec<_> = expected
         .chunks(expected.len() / pieces)
         .enumerate()
@@ -131,7 +133,8 @@ fn a_mount_outlives_its_tokens() {
     let Some(world) = trusting() else { return };
     let tokens = TokenServer::start(&world, "tokens.test");
     let front = Front::start_with(&world, "registry.test", WITH_TOKENS);
-    // Clients believe that tokens live for a minute at least, so each end is a surprise: 401, and a new one.
+    // Clients believe that tokens live for a minute at least, so each end is a surprise: 401, and a
+    // new one.
     tokens.set("life", 2);
     tokens.set("said", 2);
     let mount = world.mount(REFERENCE, &borrowed(&logged_in(&world, PASSWORD)));
@@ -195,7 +198,8 @@ fn tokens_of_a_short_life_are_renewed_ahead() {
     assert_eq!(refused, 1, "the first request finds out what is wanted");
 }
 
-/// As object stores do it: the registry leads to a URL with a signature, which is good for two seconds.
+/// As object stores do it: the registry leads to a URL with a signature, which is good for two
+/// seconds.
 #[test]
 fn a_mount_outlives_the_urls_that_the_registry_leads_to() {
     let Some(world) = trusting() else { return };

@@ -1,5 +1,5 @@
-//! What every test here starts with: a network, mounts and processes of its own, a registry with an image, and an
-//! authority for certificates.
+//! What every test here starts with: a network, mounts and processes of its own, a registry with an
+//! image, and an authority for certificates.
 //!
 //! ```text
 //! unshare (mounts, network, processes)
@@ -7,7 +7,8 @@
 //!   nsenter -> nginx, docker-registry, imgfs, skopeo, ...
 //! ```
 //!
-//! Ports and addresses are the same in all tests and disturb nobody, neither other tests nor the machine.
+//! Ports and addresses are the same in all tests and disturb nobody, neither other tests nor the
+//! machine.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
@@ -90,7 +91,8 @@ pub enum Client {
 pub const BOTH: [Client; 2] = [Client::Imgfs, Client::Skopeo];
 
 impl World {
-    /// `None`, with a message, where a test cannot run that needs `programs` besides the usual ones.
+    /// `None`, with a message, where a test cannot run that needs `programs` besides the usual
+    /// ones.
     pub fn new(others: &[&str]) -> Option<Self> {
         let test = std::thread::current().name().unwrap_or("a test").to_owned();
         if !rustix::process::geteuid().is_root() {
@@ -141,8 +143,8 @@ impl World {
         Self::new(others)
     }
 
-    /// Starts another docker-registry on the same storage; `http` is more of that part of its configuration, `more`
-    /// are other parts.
+    /// Starts another docker-registry on the same storage; `http` is more of that part of its
+    /// configuration, `more` are other parts.
     pub fn registry(&self, address: &str, http: &str, more: &str) {
         let config = self.path(&format!("{address}.yml"));
         let storage = self.path("storage");
@@ -183,8 +185,8 @@ impl World {
         self.write(&path, authority);
     }
 
-    /// Mounts an image, with this environment. Its layers are known and none of their bytes in the cache: reads ask
-    /// the registry.
+    /// Mounts an image, with this environment. Its layers are known and none of their bytes in the
+    /// cache: reads ask the registry.
     pub fn mount(&self, reference: &str, environment: &[(&str, &str)]) -> Mount<'_> {
         let number = self.caches.fetch_add(1, Ordering::Relaxed);
         let dir = self.path(&format!("mnt{number}"));
@@ -208,7 +210,8 @@ impl World {
         Mount { world: self, dir }
     }
 
-    /// A program in the namespaces that sees only this world: no credentials, no proxy, no configuration.
+    /// A program in the namespaces that sees only this world: no credentials, no proxy, no
+    /// configuration.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let pid = self.holder.id();
         let mut command = Command::new("nsenter");
@@ -326,7 +329,8 @@ impl Drop for World {
 }
 
 impl Client {
-    /// Reads an image whole (skopeo) or a file of it (imgfs), with these options and this environment.
+    /// Reads an image whole (skopeo) or a file of it (imgfs), with these options and this
+    /// environment.
     pub fn reads(
         self,
         world: &World,
@@ -404,8 +408,9 @@ pub fn noise() -> &'static [u8] {
 }
 
 fn hold(dir: &Path) -> Child {
-    // unshare makes the mounts private from the root down, which works where the root is a mount point. In a plain
-    // chroot it is not, and neither is its mount shared with anybody on a usual machine.
+    // unshare makes the mounts private from the root down, which works where the root is a mount
+    // point. In a plain chroot it is not, and neither is its mount shared with anybody on a usual
+    // machine.
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let root_is_mount = table
         .lines()

@@ -39,8 +39,8 @@ pub struct CachedLayer {
     pub images: Vec<CachedImage>,
 }
 
-/// What the cache knows images by: tags with what they point to, and of an image that no tag names any more, or none ever
-/// did, what it was last asked for as.
+/// What the cache knows images by: tags with what they point to, and of an image that no tag names
+/// any more, or none ever did, what it was last asked for as.
 pub(crate) fn cached_names(store: &Store) -> Result<Vec<(Reference, Descriptor)>, StoreError> {
     let (mut names, mut tagged) = (Vec::new(), HashSet::new());
     for record in store.tag_records()? {
@@ -174,8 +174,8 @@ impl CachedImage {
     }
 }
 
-/// The files of an image as far as the cache knows them: from the topmost layers down to the first one without an index.
-/// Reads indexes and nothing else.
+/// The files of an image as far as the cache knows them: from the topmost layers down to the first
+/// one without an index. Reads indexes and nothing else.
 pub fn cached_tree(store: &Store, image: &CachedImage) -> Option<PartialTree> {
     let mut indexes = Vec::new();
     for blob in image.layers.iter().rev() {

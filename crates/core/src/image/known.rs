@@ -1,4 +1,5 @@
-//! What can be said of an image's layers without a download: by its manifest, its config, and the indexes that are here.
+//! What can be said of an image's layers without a download: by its manifest, its config, and the
+//! indexes that are here.
 
 use super::resolve::Image;
 use crate::error::Result;
@@ -26,7 +27,8 @@ pub struct KnownLayer {
 /// What a layer can be read by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownIndex {
-    /// For people: `cache` for one that was made here, else the format or the place where it was found.
+    /// For people: `cache` for one that was made here, else the format or the place where it was
+    /// found.
     pub source: IndexKind,
     /// How far it is bound to the layer.
     pub trust: Trust,

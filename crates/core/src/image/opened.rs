@@ -153,8 +153,8 @@ impl Opened {
         wanted
     }
 
-    /// Opens the layers, in parallel, and merges them. `downloads` are told how far it is; `trees` are those of other open
-    /// images.
+    /// Opens the layers, in parallel, and merges them. `downloads` are told how far it is; `trees`
+    /// are those of other open images.
     pub async fn open(
         store: &Arc<Store>,
         prepared: Prepared,
@@ -253,8 +253,8 @@ impl OpenLayers {
         Ok((Self(open.collect()), image, origins))
     }
 
-    /// Merges the layers, or takes the tree that another open image of the same layers has. Streams those that no tree can
-    /// be made of, if that is the word of an index that was found.
+    /// Merges the layers, or takes the tree that another open image of the same layers has. Streams
+    /// those that no tree can be made of, if that is the word of an index that was found.
     async fn merge(
         &mut self,
         store: &Arc<Store>,

@@ -36,9 +36,9 @@ impl Peek {
         }
     }
 
-    /// The node at `path` (following links, at its end too if `follow`), once `enough` is known about it.
-    /// `announce` is told of each download before it starts. If the path leads nowhere the error's cause is a
-    /// [`PathError`].
+    /// The node at `path` (following links, at its end too if `follow`), once `enough` is known
+    /// about it. `announce` is told of each download before it starts. If the path leads nowhere
+    /// the error's cause is a [`PathError`].
     pub async fn find(
         &mut self,
         path: &[u8],
@@ -66,7 +66,8 @@ impl Peek {
         EngineError::from(err).within(text)
     }
 
-    /// Opens layers until `enough` is known, or all. `announce` is told of each download before it starts.
+    /// Opens layers until `enough` is known, or all. `announce` is told of each download before it
+    /// starts.
     pub async fn open_until(
         &mut self,
         enough: impl Fn(&PartialTree) -> bool,
@@ -91,7 +92,8 @@ impl Peek {
         &self.store
     }
 
-    /// The open layers with their positions in the image, where the base is 0: all from some position up.
+    /// The open layers with their positions in the image, where the base is 0: all from some
+    /// position up.
     pub fn layers(&self) -> impl Iterator<Item = (usize, &OpenLayer)> {
         (self.below..).zip(&self.open)
     }
@@ -124,7 +126,8 @@ impl Peek {
         !self.open.is_empty()
     }
 
-    /// Opens the next layer below, and those under it that cost nothing because their index is here.
+    /// Opens the next layer below, and those under it that cost nothing because their index is
+    /// here.
     async fn open_next(&mut self, announce: &mut impl FnMut(LayerProgress)) -> Result<()> {
         let layers = self.image.resolved.manifest.layers.clone();
         let mut opened = 0;

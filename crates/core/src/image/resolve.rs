@@ -25,8 +25,9 @@ use imgfs_formats::oci::{
     Descriptor, Digest, Location, MAX_MANIFEST_SIZE, Manifest, Platform, Reference,
 };
 
-/// How long a registry may take to say what a tag means when the cache could answer instead: a connection, a token
-/// and two requests over a slow line, but not the half minute for which a fetch that nothing can replace goes on.
+/// How long a registry may take to say what a tag means when the cache could answer instead: a
+/// connection, a token and two requests over a slow line, but not the half minute for which a fetch
+/// that nothing can replace goes on.
 const PATIENCE: Duration = Duration::from_secs(6);
 
 /// When the registry is asked what a tag means, as podman has it.
@@ -164,8 +165,8 @@ impl Image {
         Ok((found.made, found.freshness))
     }
 
-    /// The manifests that are listed where the reference points to, each with its entry in the list. A single
-    /// manifest lists itself.
+    /// The manifests that are listed where the reference points to, each with its entry in the
+    /// list. A single manifest lists itself.
     pub async fn manifests(
         store: &Arc<Store>,
         request: &Request,
@@ -184,13 +185,14 @@ impl Image {
         Self::resolve_watched(store, request, &|_| {}).await
     }
 
-    /// The same for a caller that will open all layers: the search for their indexes begins as soon as the layers are known. Must
-    /// run on the runtime.
+    /// The same for a caller that will open all layers: the search for their indexes begins as soon
+    /// as the layers are known. Must run on the runtime.
     pub async fn resolve_to_open(store: &Arc<Store>, request: &Request) -> Result<Self> {
         Self::resolve_watched(store, request, &Finder::start).await
     }
 
-    /// The same; `begin` is told of the finder when the layers are known, before the image is complete.
+    /// The same; `begin` is told of the finder when the layers are known, before the image is
+    /// complete.
     async fn resolve_watched(
         store: &Arc<Store>,
         request: &Request,
@@ -265,8 +267,8 @@ impl Image {
             .collect())
     }
 
-    /// The tags of the reference's repository, layout or archive, with the reference that it is of those that the
-    /// request may mean.
+    /// The tags of the reference's repository, layout or archive, with the reference that it is of
+    /// those that the request may mean.
     pub async fn tags(request: &Request) -> Result<(Reference, Vec<String>)> {
         if request.pull == Pull::Never {
             return Err(EngineError::with_hint(
@@ -289,8 +291,8 @@ impl Image {
     }
 }
 
-/// Begins to look for published indexes while the manifest is fetched. Of an image that was here before it is as a rule
-/// known what indexes there are.
+/// Begins to look for published indexes while the manifest is fetched. Of an image that was here
+/// before it is as a rule known what indexes there are.
 fn begin_published(
     store: &Arc<Store>,
     source: &Arc<dyn BlobSource>,
@@ -356,8 +358,8 @@ struct Answer<T> {
     made: T,
     source: Arc<dyn BlobSource>,
     freshness: Freshness,
-    /// What the tag points to, if its source said so just now. To be recorded: without that only mounting offline by tag
-    /// is lost.
+    /// What the tag points to, if its source said so just now. To be recorded: without that only
+    /// mounting offline by tag is lost.
     tag: Option<Descriptor>,
 }
 
@@ -370,7 +372,8 @@ impl<T> Answer<T> {
     }
 }
 
-/// Finds the first of the names that the request may mean, and makes something of it with `complete`.
+/// Finds the first of the names that the request may mean, and makes something of it with
+/// `complete`.
 async fn find<T>(
     store: &Arc<Store>,
     request: &Request,
@@ -382,7 +385,8 @@ async fn find<T>(
             Ok(found) => return Ok((reference.clone(), found)),
             Err(err) if request.others.is_empty() => return Err(err),
             Err(err) => {
-                // As podman does: whatever the reason is, the next one is tried. It may be another image, so say it.
+                // As podman does: whatever the reason is, the next one is tried. It may be another
+                // image, so say it.
                 tracing::warn!("not {reference}: {err:#}");
                 failures.push(format!("{reference}: {err:#}"));
             }
@@ -395,8 +399,8 @@ async fn find<T>(
     )
 }
 
-/// Finds out what the reference means, as far as the request allows by asking, and makes something of that with
-/// `complete`, which may be called a second time with what the cache knows.
+/// Finds out what the reference means, as far as the request allows by asking, and makes something
+/// of that with `complete`, which may be called a second time with what the cache knows.
 async fn find_one<T>(
     store: &Arc<Store>,
     request: &Request,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use crate::store::Slot;
 use imgfs_formats::tree::Tree;
 
-/// What a tree is made from: the indexes of its layers, base first, and whether the files that belong to a layer's format are
-/// left out.
+/// What a tree is made from: the indexes of its layers, base first, and whether the files that
+/// belong to a layer's format are left out.
 pub(super) type TreeKey = Vec<(Slot, bool)>;
 
 /// Trees that are in use.

@@ -1,7 +1,7 @@
 //! The table of contents of an eStargz layer: at the end of the blob, or in another image.
 //!
-//! Where exactly it is only the last 51 bytes say. So the first request is for as much of the end as the table has in
-//! all likelihood; a second one, for what is missing of it, is rare.
+//! Where exactly it is only the last 51 bytes say. So the first request is for as much of the end
+//! as the table has in all likelihood; a second one, for what is missing of it, is rare.
 
 use super::range::{read_range, read_until_right};
 use super::toc::{Failure, FoundToc, compute, found, plain};
@@ -13,7 +13,8 @@ use imgfs_formats::layer::{ContentsError, MAX_CONTENTS, TableOfContents, estargz
 use imgfs_formats::oci::{Descriptor, Digest};
 use imgfs_formats::trust::IndexKind;
 
-/// Which part of a blob the first request is for: the tables of Debian's packages are 0.2 to 0.6 % of their layers.
+/// Which part of a blob the first request is for: the tables of Debian's packages are 0.2 to 0.6 %
+/// of their layers.
 const TAIL_FRACTION: u64 = 160;
 /// It is for so much at least: half of what a round trip of 40 ms is worth at 25 Mbit/s.
 const MIN_TAIL: u64 = 64 << 10;
@@ -66,7 +67,8 @@ async fn try_read(
         Footer::Elsewhere(end) => {
             let (source, toc) = (toc_image.of(&blob.digest).await).map_err(Failure::Elsewhere)?;
             let member = read_blob(source.as_ref(), &toc, MAX_CONTENTS).await?;
-            // The other image's manifest vouched for these bytes: if they are not what this one means, others will not be.
+            // The other image's manifest vouched for these bytes: if they are not what this one
+            // means, others will not be.
             let json = compute(move || estargz::open_member(&member, &digest)).await;
             let json = json.map_err(|err| Failure::Elsewhere(err.to_string()))?;
             return compute(move || estargz::read_toc(&json, id, size, end)).await;

@@ -1,4 +1,5 @@
-//! The search itself: for each layer of an image the kinds of index in turn, from the cache or from where they are.
+//! The search itself: for each layer of an image the kinds of index in turn, from the cache or from
+//! where they are.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -23,8 +24,8 @@ use imgfs_formats::layer::{LayerIndex, SpanDigest};
 use imgfs_formats::oci::{Descriptor, Digest, Manifest, PublicKey};
 use imgfs_formats::trust::IndexKind;
 
-/// How long the search for one layer's index may take: a few round trips, and 1 % of a large layer over a slow line. A
-/// mount can do without.
+/// How long the search for one layer's index may take: a few round trips, and 1 % of a large layer
+/// over a slow line. A mount can do without.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Layers searched for at a time: each may hold a table of contents and what is made of it.
 const SEARCHES: usize = 4;
@@ -91,7 +92,8 @@ struct Slots {
 }
 
 impl Finder {
-    /// Searches nothing yet. `image` is the digest of the manifest, `published` what was begun for it before.
+    /// Searches nothing yet. `image` is the digest of the manifest, `published` what was begun for
+    /// it before.
     pub(crate) fn new(
         store: Arc<Store>,
         source: Arc<dyn BlobSource>,
@@ -141,7 +143,8 @@ impl Finder {
         }
     }
 
-    /// Waits until what was found so far is written down, for a caller that reads more of an index than opening a layer takes.
+    /// Waits until what was found so far is written down, for a caller that reads more of an index
+    /// than opening a layer takes.
     pub(crate) async fn written(&self) {
         let writes =
             std::mem::take(&mut *self.writes.lock().unwrap_or_else(PoisonError::into_inner));
@@ -280,7 +283,8 @@ impl Finder {
         }
     }
 
-    /// The image's SOCI index, if it has one: the one that its manifest names, or one that says it belongs to it.
+    /// The image's SOCI index, if it has one: the one that its manifest names, or one that says it
+    /// belongs to it.
     async fn soci_index(&self, pinned: bool) -> Option<SociIndex> {
         let (store, source) = (&self.store, &*self.source);
         let found = if pinned {
@@ -461,7 +465,8 @@ impl Finder {
         }))
     }
 
-    /// Keeps what was found and opens the layer by it; `None`, with a problem, if it cannot be used.
+    /// Keeps what was found and opens the layer by it; `None`, with a problem, if it cannot be
+    /// used.
     async fn accept(
         &self,
         blob: &Descriptor,

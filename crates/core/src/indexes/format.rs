@@ -1,7 +1,7 @@
 //! The layer's own format, if it has a table of contents: eStargz or zstd:chunked.
 //!
-//! A table is bound to the manifest by a digest there, and what it says about bytes is checked when those are read. One
-//! that cannot be used is mentioned, and costs the time of a plain layer.
+//! A table is bound to the manifest by a digest there, and what it says about bytes is checked when
+//! those are read. One that cannot be used is mentioned, and costs the time of a plain layer.
 
 use super::toc::FoundToc;
 use super::toc_image::TocImage;
@@ -13,8 +13,8 @@ use imgfs_formats::layer::zstd_chunked::read_annotations;
 use imgfs_formats::oci::{Descriptor, Digest};
 use imgfs_formats::trust::IndexKind;
 
-/// Looks for an index that the layer's own format has. `None`: it is a plain layer. An error says, for people, which
-/// layer is treated as plain although it is not, and why.
+/// Looks for an index that the layer's own format has. `None`: it is a plain layer. An error says,
+/// for people, which layer is treated as plain although it is not, and why.
 pub async fn in_format(
     source: &dyn BlobSource,
     blob: &Descriptor,
@@ -27,7 +27,8 @@ pub async fn in_format(
     }
 }
 
-/// The digest of the layer's table of contents and the format, as its annotations say; wrong ones count as none.
+/// The digest of the layer's table of contents and the format, as its annotations say; wrong ones
+/// count as none.
 pub(crate) fn pinned(blob: &Descriptor) -> Option<(Digest, IndexKind)> {
     if let Ok(Some(annotations)) = read_annotations(&blob.annotations) {
         return Some((annotations.checksum, IndexKind::ZstdChunked));

@@ -1,4 +1,5 @@
-//! Finding an index for a layer that was never streamed here, so that its first mount costs almost nothing.
+//! Finding an index for a layer that was never streamed here, so that its first mount costs almost
+//! nothing.
 //!
 //! For each layer the first of these that is there and good enough for [`IndexPolicy::require`]:
 //!
@@ -12,8 +13,8 @@
 //! none of these: the layer is streamed once, which makes its own                      proven
 //! ```
 //!
-//! Each is looked for in the cache first. What is wrong with an index is said once, in words for people, and never fails
-//! a mount: the layer is then treated as if it had none.
+//! Each is looked for in the cache first. What is wrong with an index is said once, in words for
+//! people, and never fails a mount: the layer is then treated as if it had none.
 
 mod estargz;
 mod finder;
@@ -66,8 +67,9 @@ impl IndexPolicy {
 /// A file with SHA-256 midstates of a layer's blob, and where it can be had.
 pub type MidstatesBlob = (Descriptor, Arc<dyn BlobSource>);
 
-/// Leaves out of an index what belongs to its layer's format and not to the image. Whether a layer is of that format is
-/// the manifest's word, so that the tree does not depend on which index it is made from.
+/// Leaves out of an index what belongs to its layer's format and not to the image. Whether a layer
+/// is of that format is the manifest's word, so that the tree does not depend on which index it is
+/// made from.
 pub(super) fn hide_format_files(blob: &Descriptor, index: &mut LayerIndex) {
     if hides_format_files(blob) {
         index.toc = std::mem::take(&mut index.toc).without_root_files(&FORMAT_FILES);
@@ -79,8 +81,8 @@ pub(super) fn hides_format_files(blob: &Descriptor) -> bool {
     blob.annotations.contains_key(TOC_DIGEST)
 }
 
-/// Streams a layer whose entries no tree can be made of, if that is the word of an index that was found: that is not used
-/// again. Of the layer's own index it is the layer that is wrong.
+/// Streams a layer whose entries no tree can be made of, if that is the word of an index that was
+/// found: that is not used again. Of the layer's own index it is the layer that is wrong.
 pub(super) async fn stream_instead(
     store: &Arc<Store>,
     source: &Arc<dyn BlobSource>,

@@ -10,8 +10,8 @@ use crate::error::Result;
 use crate::source::{BlobSource, Provenance, SourceError};
 use imgfs_formats::oci::Descriptor;
 
-/// Reads these bytes, which must be few enough for memory; nothing vouches for them. The hosts that gave them are added to
-/// `provenance`.
+/// Reads these bytes, which must be few enough for memory; nothing vouches for them. The hosts that
+/// gave them are added to `provenance`.
 pub(super) async fn read_range(
     source: &dyn BlobSource,
     blob: &Descriptor,
@@ -30,8 +30,8 @@ pub(super) async fn read_range(
     Ok(bytes.freeze())
 }
 
-/// Does `read`, which notes the hosts that gave it the bytes, and again as long as those from `at` on may have been wrong and others
-/// may be had.
+/// Does `read`, which notes the hosts that gave it the bytes, and again as long as those from `at`
+/// on may have been wrong and others may be had.
 pub(super) async fn read_until_right<T, F: Future<Output = Result<T, Failure>>>(
     source: &dyn BlobSource,
     blob: &Descriptor,

@@ -7,9 +7,10 @@
 //! 1         the referrers of the image's manifest                      claimed: anybody who may push can add one
 //! ```
 //!
-//! A SOCI index is a manifest whose "layers" are zTOCs, each annotated with the layer it is of. It is fetched once for
-//! an image, a zTOC when its layer is wanted. Layers without a zTOC are usual: small ones are left out. Everything that
-//! is wrong is an error here whose text says what; the layer is then read as one without a zTOC.
+//! A SOCI index is a manifest whose "layers" are zTOCs, each annotated with the layer it is of. It
+//! is fetched once for an image, a zTOC when its layer is wanted. Layers without a zTOC are usual:
+//! small ones are left out. Everything that is wrong is an error here whose text says what; the
+//! layer is then read as one without a zTOC.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -90,8 +91,8 @@ pub(crate) async fn pinned(
     Ok(Some(SociIndex::of(document, Trust::Pinned)))
 }
 
-/// The first usable index of version 1 among the referrers of the image's manifest `image`. What was wrong with others
-/// is only told if there is no such one.
+/// The first usable index of version 1 among the referrers of the image's manifest `image`. What
+/// was wrong with others is only told if there is no such one.
 pub(crate) async fn claimed(
     store: &Store,
     source: &dyn BlobSource,

@@ -1,4 +1,5 @@
-//! What the tables of contents of all formats have in common: the index that one becomes, and why one is not used.
+//! What the tables of contents of all formats have in common: the index that one becomes, and why
+//! one is not used.
 
 use std::fmt::Display;
 use std::ops::Range;

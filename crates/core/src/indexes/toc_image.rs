@@ -1,7 +1,7 @@
 //! The image that has the tables of contents of another's layers: eStargz with an external TOC.
 //!
-//! It has the same name with `-esgztoc` behind the tag. Its layers are the tables, each annotated with the digest of the
-//! layer that it is of. The manifest is the only one, without platforms.
+//! It has the same name with `-esgztoc` behind the tag. Its layers are the tables, each annotated
+//! with the digest of the layer that it is of. The manifest is the only one, without platforms.
 
 use std::sync::Arc;
 

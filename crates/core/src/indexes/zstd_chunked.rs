@@ -1,4 +1,5 @@
-//! The table of contents of a zstd:chunked layer: the manifest says where it is, so one exact request gets it.
+//! The table of contents of a zstd:chunked layer: the manifest says where it is, so one exact
+//! request gets it.
 
 use super::range::{read_range, read_until_right};
 use super::toc::{Failure, FoundToc, compute, found, plain};

@@ -1,7 +1,8 @@
 //! What an ELF program says that it needs: its interpreter and its libraries.
 //!
-//! Only hints are made of it, so it knows the common kind (64 bits, little endian: x86-64, arm64, riscv64, ppc64le) and
-//! takes what does not fit for nothing. Layouts are those of the System V ABI, chapters 4 and 5.
+//! Only hints are made of it, so it knows the common kind (64 bits, little endian: x86-64, arm64,
+//! riscv64, ppc64le) and takes what does not fit for nothing. Layouts are those of the System V
+//! ABI, chapters 4 and 5.
 //!
 //! ```text
 //! header   0x20 program headers' offset (8)   0x36 size of one (2)   0x38 count (2)

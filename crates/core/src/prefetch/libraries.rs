@@ -1,11 +1,12 @@
 //! The libraries of a program are fetched together.
 //!
-//! The loader maps one library after the other, and asks for the next one only when it has the one before: a round trip
-//! for each. But a program names all of them, so when one has been fetched whole (see `super::programs`), its
-//! interpreter and its libraries follow at the same time, and theirs when they are here.
+//! The loader maps one library after the other, and asks for the next one only when it has the one
+//! before: a round trip for each. But a program names all of them, so when one has been fetched
+//! whole (see `super::programs`), its interpreter and its libraries follow at the same time, and
+//! theirs when they are here.
 //!
-//! These are hints: what is not found, or not where the usual loaders look, is fetched when somebody reads it. Errors are
-//! left to that read, too.
+//! These are hints: what is not found, or not where the usual loaders look, is fetched when
+//! somebody reads it. Errors are left to that read, too.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -42,8 +43,8 @@ struct Whole<'a> {
 }
 
 impl Programs {
-    /// Fetches what the program or library `ino`, all of which is here, needs to start, without waiting for it. Reads the
-    /// disk. Looks at each file once.
+    /// Fetches what the program or library `ino`, all of which is here, needs to start, without
+    /// waiting for it. Reads the disk. Looks at each file once.
     pub(crate) fn fetch_libraries(self: &Arc<Self>, ino: Ino) {
         if !self.libraries.lock().seen.insert(ino) {
             return;

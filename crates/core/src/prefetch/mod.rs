@@ -1,4 +1,5 @@
-//! What readers will need next, above the store: what they needed comes in, ranges of layers go out to be fetched.
+//! What readers will need next, above the store: what they needed comes in, ranges of layers go out
+//! to be fetched.
 //!
 //! ```text
 //! a reader needed                   what is fetched                              where

@@ -1,13 +1,13 @@
 //! Programs are fetched whole before their first bytes are answered.
 //!
-//! The kernel maps a program and its libraries and reads them page by page as they run. A page that cannot be fetched
-//! then is a SIGBUS in the middle of whatever the program does; an error of the first read is an `execve` or a
-//! `dlopen` that fails, which programs know how to handle. So the read that covers the ELF header makes sure that
-//! everything else is in the cache, too.
+//! The kernel maps a program and its libraries and reads them page by page as they run. A page that
+//! cannot be fetched then is a SIGBUS in the middle of whatever the program does; an error of the
+//! first read is an `execve` or a `dlopen` that fails, which programs know how to handle. So the
+//! read that covers the ELF header makes sure that everything else is in the cache, too.
 //!
-//! What looks like a program before its header is here (it may be executed, or its name says that it is a library) is
-//! fetched beyond the first piece at once: asking for the rest only after the header has come would cost a round trip for
-//! each program and each library.
+//! What looks like a program before its header is here (it may be executed, or its name says that
+//! it is a library) is fetched beyond the first piece at once: asking for the rest only after the
+//! header has come would cost a round trip for each program and each library.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -17,8 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::store::{LayerReader, StoreError};
 use imgfs_formats::tree::{Extents, Ino, Tree};
 
-/// Larger programs are fetched as they are read. 64 MiB holds nearly all programs and libraries, and takes three
-/// seconds at 200 Mbit/s.
+/// Larger programs are fetched as they are read. 64 MiB holds nearly all programs and libraries,
+/// and takes three seconds at 200 Mbit/s.
 pub const EXECUTABLE_LIMIT: u64 = 64 << 20;
 
 /// What is known of the image's libraries.
@@ -50,7 +50,8 @@ pub struct Programs {
     /// Size of the largest file that is fetched whole; 0 for none.
     limit: AtomicU64,
     whole: Mutex<HashSet<Ino>>,
-    /// What the names of libraries lead to, looked for once: names are not known when a file is read.
+    /// What the names of libraries lead to, looked for once: names are not known when a file is
+    /// read.
     named: OnceLock<HashSet<Ino>>,
 }
 
@@ -67,7 +68,8 @@ impl Programs {
         }
     }
 
-    /// From now on ELF programs and libraries of at most this size are fetched whole at their first read.
+    /// From now on ELF programs and libraries of at most this size are fetched whole at their first
+    /// read.
     pub fn fetch_up_to(&self, limit: u64) {
         self.limit.store(limit, Ordering::Relaxed);
     }
@@ -77,10 +79,10 @@ impl Programs {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// A reader needed `bytes`, the start of a file: whether it is a program or library of which the rest is not here, so
-    /// that [`Programs::fetch`] has to come before the answer. Where all of it is here, its libraries are looked for, on
-    /// another thread, so that the reader does not wait for that. Looks at the marks of the cache only, once for each
-    /// program.
+    /// A reader needed `bytes`, the start of a file: whether it is a program or library of which
+    /// the rest is not here, so that [`Programs::fetch`] has to come before the answer. Where all
+    /// of it is here, its libraries are looked for, on another thread, so that the reader does not
+    /// wait for that. Looks at the marks of the cache only, once for each program.
     pub fn lacks(self: &Arc<Self>, ino: Ino, offset: u64, bytes: &[u8]) -> bool {
         if offset != 0 || !is_program(bytes) || self.whole().contains(&ino) {
             return false;
@@ -101,8 +103,8 @@ impl Programs {
         !is_here
     }
 
-    /// The size of a file whose start is about to be read, and that is probably a program or library that will be fetched
-    /// whole.
+    /// The size of a file whose start is about to be read, and that is probably a program or
+    /// library that will be fetched whole.
     pub fn probable_size(&self, ino: Ino, offset: u64) -> Option<u64> {
         let node = self.tree.node(ino)?;
         let Extents::One(extent) = self.tree.stored(ino)?.extents else {
@@ -114,8 +116,8 @@ impl Programs {
         is_probable.then_some(extent.length)
     }
 
-    /// Fetches what is missing of a program that a reader waits for, and begins to fetch what it needs. Must run on the
-    /// runtime.
+    /// Fetches what is missing of a program that a reader waits for, and begins to fetch what it
+    /// needs. Must run on the runtime.
     pub async fn fetch(self: &Arc<Self>, ino: Ino) -> Result<(), StoreError> {
         self.fetch_whole(ino, true).await?;
         let programs = Arc::clone(self);
@@ -153,13 +155,14 @@ impl Programs {
     }
 }
 
-/// Whether a name is that of a shared library: `libc.so.6`, `_json.cpython-311-x86_64-linux-gnu.so`.
+/// Whether a name is that of a shared library: `libc.so.6`,
+/// `_json.cpython-311-x86_64-linux-gnu.so`.
 fn is_library(name: &[u8]) -> bool {
     name.ends_with(b".so") || name.windows(4).any(|part| part == b".so.")
 }
 
-/// Whether a file that begins like this can be run or loaded: `ET_EXEC` or `ET_DYN` in an ELF header (System V ABI,
-/// chapter 4), not an object file or a core dump.
+/// Whether a file that begins like this can be run or loaded: `ET_EXEC` or `ET_DYN` in an ELF
+/// header (System V ABI, chapter 4), not an object file or a core dump.
 fn is_program(bytes: &[u8]) -> bool {
     let Some(header) = bytes.first_chunk::<18>() else {
         return false;

@@ -1,7 +1,8 @@
 //! Reading many files one after the other, all of each: for a program that copies a tree.
 //!
-//! Their bytes are cut into pieces, and the pieces into windows. While one window is read the next one is fetched, its
-//! files' spans sorted by layer and position and asked for in long runs, whatever order the files are read in:
+//! Their bytes are cut into pieces, and the pieces into windows. While one window is read the next
+//! one is fetched, its files' spans sorted by layer and position and asked for in long runs,
+//! whatever order the files are read in:
 //!
 //! ```text
 //! files      a     b  c        d                 e  f
@@ -23,7 +24,8 @@ use imgfs_formats::tree::{Ino, Tree};
 
 /// Most bytes read at a time.
 const PIECE: u64 = 1 << 20;
-/// Uncompressed bytes in a window: at 200 Mbit/s about a second's, which keeps several runs under way at once.
+/// Uncompressed bytes in a window: at 200 Mbit/s about a second's, which keeps several runs under
+/// way at once.
 const WINDOW: u64 = 32 << 20;
 /// Windows under way: the one that is read, and the next.
 const WINDOWS: usize = 2;
@@ -117,8 +119,8 @@ impl FilesInOrder {
         lengths.sum()
     }
 
-    /// Reads the next piece of `ino` into `buf` and says where in the file it lies; `None` behind its last one. All of a
-    /// file must be read before the next one is. Must run on the runtime.
+    /// Reads the next piece of `ino` into `buf` and says where in the file it lies; `None` behind
+    /// its last one. All of a file must be read before the next one is. Must run on the runtime.
     pub async fn read(&mut self, ino: Ino, buf: &mut Vec<u8>) -> Result<Option<u64>, WalkError> {
         let position = self.next;
         self.prepare(position).await?;

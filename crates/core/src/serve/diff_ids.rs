@@ -6,8 +6,8 @@ use crate::image::Opened;
 use crate::store::{LayerReader, Store};
 use imgfs_formats::oci::DiffId;
 
-/// Brings the cache within its limit, then compares each layer's DiffId with the config, computing those that were never
-/// computed as far as their bytes are here. Takes seconds, at low priority.
+/// Brings the cache within its limit, then compares each layer's DiffId with the config, computing
+/// those that were never computed as far as their bytes are here. Takes seconds, at low priority.
 pub(super) async fn check_diff_ids(store: Arc<Store>, layers: Vec<(Arc<LayerReader>, DiffId)>) {
     let cache = Arc::clone(store.cache());
     let limited = tokio::task::spawn_blocking(move || cache.enforce_limit()).await;

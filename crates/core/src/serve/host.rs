@@ -1,4 +1,5 @@
-//! A process's mounts: any number of them over one cache. Images of the same layers share readers, trees and connections.
+//! A process's mounts: any number of them over one cache. Images of the same layers share readers,
+//! trees and connections.
 
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ impl Host {
         Self(Arc::new(Mounts::new(cache, runtime_dir)))
     }
 
-    /// Gets an image as far as it costs next to nothing: finds out which it is, and the indexes of its layers. Must run on
-    /// a runtime, which serves the mount, too.
+    /// Gets an image as far as it costs next to nothing: finds out which it is, and the indexes of
+    /// its layers. Must run on a runtime, which serves the mount, too.
     pub async fn prepare(&self, request: MountRequest) -> Result<Mounting> {
         // Large futures, as finding an image takes many steps.
         Box::pin(Mounting::prepare(Arc::clone(&self.0), request)).await

@@ -1,4 +1,5 @@
-//! Serving: an opened image as a mount, what it tells about itself, and its end; any number of mounts in one process.
+//! Serving: an opened image as a mount, what it tells about itself, and its end; any number of
+//! mounts in one process.
 //!
 //! ```text
 //! Host ── prepare ──> Mounting ── start ──> Mounted ── unmounted by whoever ──> nothing is left

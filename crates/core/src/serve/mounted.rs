@@ -1,8 +1,9 @@
-//! A mount that is served, with all that goes on beside: its record and status, what is fetched beforehand, the check of its
-//! layers' DiffIds, their proof, and what the kernel has to forget.
+//! A mount that is served, with all that goes on beside: its record and status, what is fetched
+//! beforehand, the check of its layers' DiffIds, their proof, and what the kernel has to forget.
 //!
-//! All of it are tasks of one set, which ends with the mount: by whatever hand it is unmounted, the session's end ends them, then the record
-//! goes, then waiters are told. So the cache is free when a waiter goes on.
+//! All of it are tasks of one set, which ends with the mount: by whatever hand it is unmounted, the
+//! session's end ends them, then the record goes, then waiters are told. So the cache is free when
+//! a waiter goes on.
 
 use std::sync::Arc;
 
@@ -21,8 +22,8 @@ use crate::image::Opened;
 use crate::memory;
 use crate::store::Store;
 
-/// A mount of this process. Clones are the same mount; when the last one is gone and nobody has unmounted it, it is taken
-/// out of sight and ends with its last user.
+/// A mount of this process. Clones are the same mount; when the last one is gone and nobody has
+/// unmounted it, it is taken out of sight and ends with its last user.
 #[derive(Clone)]
 pub struct Mounted(Arc<Shared>);
 
@@ -68,14 +69,16 @@ impl Mounted {
         self.0.store.stop_waiting();
     }
 
-    /// Unmounts it. A mount in use is refused, or, if `lazy`, taken out of sight and ended with its last user.
+    /// Unmounts it. A mount in use is refused, or, if `lazy`, taken out of sight and ended with its
+    /// last user.
     pub async fn unmount(&self, lazy: bool) -> Result<()> {
         let unmounter = self.0.unmounter.clone();
         let done = tokio::task::spawn_blocking(move || unmounter.unmount(lazy)).await;
         Ok(done.expected("unmounting stopped")??)
     }
 
-    /// Waits until it is unmounted, by whoever, the last user has left, and nothing of it is left in this process.
+    /// Waits until it is unmounted, by whoever, the last user has left, and nothing of it is left
+    /// in this process.
     pub async fn wait(&self) -> Result<()> {
         let mut ended = self.0.ended.clone();
         let ended = ended.wait_for(Option::is_some).await;
@@ -110,7 +113,8 @@ pub(super) struct Serving {
 }
 
 impl Serving {
-    /// Starts what goes on beside it; `at_end` is done when nothing of it is left but that. Must run on the runtime.
+    /// Starts what goes on beside it; `at_end` is done when nothing of it is left but that. Must
+    /// run on the runtime.
     pub(super) fn begin(self, at_end: impl FnOnce(&MountId) + Send + 'static) -> Mounted {
         let Self {
             runtime_dir,

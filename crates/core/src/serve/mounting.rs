@@ -35,7 +35,8 @@ pub struct MountRequest {
     pub reads: ReadPolicy,
     /// Whether layers that are opened by a found index are proven in the background.
     pub prove: bool,
-    /// Programs and libraries up to this size, in bytes, are fetched whole before they start; 0: none.
+    /// Programs and libraries up to this size, in bytes, are fetched whole before they start; 0:
+    /// none.
     pub fetch_executables: u64,
 }
 

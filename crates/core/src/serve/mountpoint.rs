@@ -70,7 +70,8 @@ pub fn imgfs_mounted_on(dir: &Path) -> Result<Option<String>> {
         .within(|| "cannot read /proc/self/mountinfo".to_owned())?;
     let mut found = None;
     for line in table.split(|byte| *byte == b'\n') {
-        // proc(5): id, parent, device, root, mountpoint, options, optional fields, "-", type, source, ...
+        // proc(5): id, parent, device, root, mountpoint, options, optional fields, "-", type,
+        // source, ...
         let mut fields = line.split(|byte| *byte == b' ');
         let Some(mountpoint) = fields.nth(4).map(unescape) else {
             continue;
@@ -95,7 +96,8 @@ pub fn unmount(dir: &Path, lazy: bool) -> Result<()> {
     Ok(Unmounter::new(absolute(dir)?).unmount(lazy)?)
 }
 
-/// The absolute path, links resolved, without a look at the last component: a dead mount cannot be looked at.
+/// The absolute path, links resolved, without a look at the last component: a dead mount cannot be
+/// looked at.
 pub(crate) fn absolute(dir: &Path) -> Result<PathBuf> {
     if let Ok(path) = dir.canonicalize() {
         return Ok(path);

@@ -1,6 +1,7 @@
-//! What comes after the mount is ready when it was asked for: layers that were opened by an index that was found are
-//! proven, one at a time; while one waits for a source that does not answer it is the next one's turn. And what must happen whenever a layer is quarantined: the kernel forgets what it has of
-//! it.
+//! What comes after the mount is ready when it was asked for: layers that were opened by an index
+//! that was found are proven, one at a time; while one waits for a source that does not answer it
+//! is the next one's turn. And what must happen whenever a layer is quarantined: the kernel forgets
+//! what it has of it.
 
 use std::sync::Arc;
 
@@ -23,7 +24,8 @@ pub(super) struct Unproven {
 }
 
 impl Opened {
-    /// The layers whose index was not made here, each once, if the store keeps what proving them needs.
+    /// The layers whose index was not made here, each once, if the store keeps what proving them
+    /// needs.
     pub(super) fn unproven(&self) -> Vec<Unproven> {
         let mut unproven: Vec<Unproven> = Vec::new();
         for (reader, diff_id) in self.expected_diff_ids() {
@@ -44,8 +46,8 @@ impl Opened {
     }
 }
 
-/// Proves the layers, however long it takes; the store lets one at a time. Can be given up at any time: the next mount
-/// goes on from there.
+/// Proves the layers, however long it takes; the store lets one at a time. Can be given up at any
+/// time: the next mount goes on from there.
 pub(super) async fn prove(store: Arc<Store>, layers: Vec<Unproven>) {
     let mut proving: FuturesUnordered<_> = (layers.iter())
         .map(|layer| async {

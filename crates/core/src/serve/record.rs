@@ -1,5 +1,5 @@
-//! What is mounted: one record for each mount, so that other processes find it. A record whose mount nobody serves any more
-//! is removed by the next program that sees it.
+//! What is mounted: one record for each mount, so that other processes find it. A record whose
+//! mount nobody serves any more is removed by the next program that sees it.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -63,8 +63,8 @@ impl MountRecord {
 }
 
 impl RunningMount {
-    /// Waits until nobody serves it any more, so that its cache is free; says whether that is so within `limit`. Blocks
-    /// the thread.
+    /// Waits until nobody serves it any more, so that its cache is free; says whether that is so
+    /// within `limit`. Blocks the thread.
     pub fn wait_for_end(&self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         while self.is_served() {
@@ -87,7 +87,8 @@ impl RunningMount {
     }
 }
 
-/// The mounts that run, of this user, by mountpoint. Records of mounts that nobody serves are removed.
+/// The mounts that run, of this user, by mountpoint. Records of mounts that nobody serves are
+/// removed.
 pub fn running_mounts(dir: &RuntimeDir) -> Result<Vec<RunningMount>> {
     let place = dir.open()?;
     let cannot_list = || format!("cannot list {}", place.display());

@@ -6,8 +6,9 @@
 //!     ID.log    messages, where the serving process keeps them there
 //! ```
 //!
-//! DIR is `/run/imgfs` for root, else `imgfs` in `$XDG_RUNTIME_DIR`, else a private directory below `/tmp`. ID is a
-//! [`MountId`]; it says nothing about the process, which may have any number of mounts.
+//! DIR is `/run/imgfs` for root, else `imgfs` in `$XDG_RUNTIME_DIR`, else a private directory below
+//! `/tmp`. ID is a [`MountId`]; it says nothing about the process, which may have any number of
+//! mounts.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -1,4 +1,5 @@
-//! What a mount tells about itself: the serving process answers each connection to its socket with it.
+//! What a mount tells about itself: the serving process answers each connection to its socket with
+//! it.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -28,7 +29,8 @@ pub struct MountStatus {
     pub record: MountRecord,
     /// The image's platform.
     pub platform: String,
-    /// When the registry last said what the image's tag means, in Unix seconds; nothing for a digest.
+    /// When the registry last said what the image's tag means, in Unix seconds; nothing for a
+    /// digest.
     #[serde(default)]
     pub checked: Option<u64>,
     /// Where missing bytes come from.
@@ -58,8 +60,9 @@ pub struct LayerStatus {
     pub index_bytes: u64,
     /// How the index came to be.
     pub index: IndexKind,
-    /// How far the index is bound to the layer: `proven` (the blob's digest was right when the index was made here),
-    /// `pinned` (the manifest or a signature names it) or `claimed` (nothing does).
+    /// How far the index is bound to the layer: `proven` (the blob's digest was right when the
+    /// index was made here), `pinned` (the manifest or a signature names it) or `claimed` (nothing
+    /// does).
     pub trust: Trust,
     /// What is known of the config's DiffId.
     pub diff_id: DiffIdCheck,

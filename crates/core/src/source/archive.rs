@@ -8,8 +8,9 @@
 //! new   the same, and an OCI layout beside it: oci-layout, index.json, blobs/sha256/<hex>
 //! ```
 //!
-//! The new form is read as the layout, so digests are those of the registry. For the old form a manifest is made
-//! up, whose layers are the uncompressed tars with their `diff_id` as digest; it is the same for the same image.
+//! The new form is read as the layout, so digests are those of the registry. For the old form a
+//! manifest is made up, whose layers are the uncompressed tars with their `diff_id` as digest; it
+//! is the same for the same image.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -91,7 +92,8 @@ struct Archive<'a> {
 }
 
 impl DockerArchive {
-    /// Lists the archive and finds the image in it: by its normalised name, by `@N`, or the only one.
+    /// Lists the archive and finds the image in it: by its normalised name, by `@N`, or the only
+    /// one.
     pub fn open(path: &Path, image: Option<&str>) -> Result<Self, SourceError> {
         let counters = Arc::default();
         let file = SourceFile::open(path, &counters)?;
@@ -200,7 +202,8 @@ impl Archive<'_> {
         for (name, diff_id) in layers.iter().zip(&config.rootfs.diff_ids) {
             let place = self.place(name)?;
             let layer = if self.is_gzip(&place)? {
-                // Some writers compress; no name tells the digest of these bytes, so they are read once.
+                // Some writers compress; no name tells the digest of these bytes, so they are read
+                // once.
                 descriptor(OCI_TAR_GZIP, self.hash(&place)?, &place)
             } else {
                 descriptor(OCI_TAR, diff_id.0, &place)

@@ -1,8 +1,8 @@
 //! `WWW-Authenticate`: the proof that a server wants to be shown (RFC 9110, section 11.6.1).
 //!
-//! A header may hold several challenges, and parameters are separated by the same commas as challenges: a name
-//! followed by `=` is a parameter of the challenge before it, a name without is the next challenge. Bytes in,
-//! values out, and no input panics.
+//! A header may hold several challenges, and parameters are separated by the same commas as
+//! challenges: a name followed by `=` is a parameter of the challenge before it, a name without is
+//! the next challenge. Bytes in, values out, and no input panics.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +73,8 @@ fn split_token(text: &str) -> (&str, &str) {
 /// A quoted string or a token, and what follows it.
 fn read_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
-        // Unquoted values end at the comma; servers are known to leave scopes with `:` and `/` unquoted.
+        // Unquoted values end at the comma; servers are known to leave scopes with `:` and `/`
+        // unquoted.
         let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
         let (value, rest) = text.split_at(end);
         return (value.to_owned(), rest);

@@ -1,7 +1,7 @@
 //! HTTP clients with their connections, one for each way to connect.
 //!
-//! Clients are made when first used: reading the system's certificates takes some ten milliseconds, which a
-//! registry on this machine or a cached image need not pay.
+//! Clients are made when first used: reading the system's certificates takes some ten milliseconds,
+//! which a registry on this machine or a cached image need not pay.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,7 +14,8 @@ use super::endpoint::Tls;
 use super::error::SourceError;
 use super::failure::innermost;
 
-/// Largest certificate or key file read, in bytes; a bundle of all public authorities has some 220 kB.
+/// Largest certificate or key file read, in bytes; a bundle of all public authorities has some 220
+/// kB.
 const MAX_PEM: u64 = 4 << 20;
 
 /// The clients made so far. Clones share them.
@@ -49,8 +50,8 @@ impl ClientKey {
 }
 
 impl Clients {
-    /// The same with connections of its own: an HTTP/2 connection carries all requests to a host, so one that stalls
-    /// cannot be raced on itself.
+    /// The same with connections of its own: an HTTP/2 connection carries all requests to a host,
+    /// so one that stalls cannot be raced on itself.
     pub(super) fn spare(&self) -> Self {
         Self {
             made: Arc::clone(&self.made),
@@ -141,7 +142,8 @@ fn bad_pem(file: &Path, problem: &str) -> SourceError {
     }
 }
 
-/// reqwest is built without a default provider. An error means that one is installed already, which is as good.
+/// reqwest is built without a default provider. An error means that one is installed already, which
+/// is as good.
 fn install_crypto_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         let _already_installed = rustls::crypto::ring::default_provider().install_default();

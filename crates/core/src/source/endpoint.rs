@@ -1,6 +1,8 @@
-//! One host that may have a repository's blobs: the registry itself or a mirror, and how it is reached.
+//! One host that may have a repository's blobs: the registry itself or a mirror, and how it is
+//! reached.
 //!
-//! Values only: [`super::route`] decides which there are and in which order, the transport uses them.
+//! Values only: [`super::route`] decides which there are and in which order, the transport uses
+//! them.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,13 +20,13 @@ pub struct Endpoint {
     pub scheme: Scheme,
     /// `host` or `host:port` of the API.
     pub authority: String,
-    /// The path before `/<repository>/` in URLs: `/v2`, unless a proxy has its API elsewhere. Begins with a
-    /// slash and does not end with one, or is empty.
+    /// The path before `/<repository>/` in URLs: `/v2`, unless a proxy has its API elsewhere.
+    /// Begins with a slash and does not end with one, or is empty.
     pub api_path: String,
     /// The repository's name on this host.
     pub repository: String,
-    /// Sent as `ns=` to proxies, which serve several registries: the host in the reference (distribution-spec,
-    /// "Registry Proxying").
+    /// Sent as `ns=` to proxies, which serve several registries: the host in the reference
+    /// (distribution-spec, "Registry Proxying").
     pub namespace: Option<String>,
     /// How TLS is checked.
     pub tls: Tls,

@@ -200,7 +200,8 @@ pub enum SourceError {
         /// Its media type.
         media_type: String,
     },
-    /// A host that the registry redirected to does not accept the URL: it expired on the way, or clocks differ.
+    /// A host that the registry redirected to does not accept the URL: it expired on the way, or
+    /// clocks differ.
     #[error(
         "{host}: {what}: the storage refuses the URL that the registry redirected to, with status {status}{server}: it \
          may have expired at once, check the clocks"
@@ -243,7 +244,8 @@ pub enum SourceError {
         /// The reference.
         reference: String,
     },
-    /// Configuration files say that the registry itself is not asked, so it is not written to either.
+    /// Configuration files say that the registry itself is not asked, so it is not written to
+    /// either.
     #[error(
         "configuration files lead {host} elsewhere, and mirrors are not written to: name the registry where it is to go \
          ({})",

@@ -1,4 +1,5 @@
-//! Why a request brought no answer, in words: the HTTP client's errors say a lot about themselves, and the cause last.
+//! Why a request brought no answer, in words: the HTTP client's errors say a lot about themselves,
+//! and the cause last.
 
 use std::error::Error as StdError;
 use std::io;
@@ -51,8 +52,8 @@ fn next_cause<'a>(err: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError
 
 /// What the HTTP client says of a connection that ended before the first request was on it.
 const GONE_AT_ONCE: &str = "channel closed";
-/// With TLS 1.3 a server looks at the client certificate after the client thinks that the connection stands, and
-/// what it says then can get lost. Little else ends connections that early.
+/// With TLS 1.3 a server looks at the client certificate after the client thinks that the
+/// connection stands, and what it says then can get lost. Little else ends connections that early.
 const CLIENT_CERTIFICATE_MAYBE: Hint = Hint::ClientCertificateMaybe;
 
 /// What to do where a proxy may be in between: the HTTP client does not tell whose fault it is.
@@ -141,8 +142,8 @@ pub(super) fn send_error(
     }
 }
 
-/// Whether the server ended the connection because of the client certificate: none, or not one it accepts. By the
-/// words, since the error of TLS itself does not get through HTTP/2.
+/// Whether the server ended the connection because of the client certificate: none, or not one it
+/// accepts. By the words, since the error of TLS itself does not get through HTTP/2.
 fn wants_certificate(text: &str) -> bool {
     let alert = text.split_once("received fatal alert: ");
     alert.is_some_and(|(_, alert)| alert.contains("Certificate") || alert.contains("UnknownCA"))

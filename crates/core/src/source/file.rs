@@ -14,7 +14,8 @@ use super::ByteStream;
 use super::error::SourceError;
 use super::traffic::Counters;
 
-/// Bytes read at a time: large enough that the change of threads costs nothing, small enough to bound memory.
+/// Bytes read at a time: large enough that the change of threads costs nothing, small enough to
+/// bound memory.
 const PIECE: u64 = 1 << 20;
 
 /// An open file that counts what is read of it.

@@ -1,5 +1,5 @@
-//! Whether a host answers: one that does not is probed now and then, and not hammered by every reader that wants
-//! something of it.
+//! Whether a host answers: one that does not is probed now and then, and not hammered by every
+//! reader that wants something of it.
 //!
 //! ```text
 //! Alive ── failures in a row, as many as allowed ──> Dead     nobody asks until the next probe is due
@@ -25,8 +25,8 @@ pub(super) enum Tolerance {
 }
 
 impl Tolerance {
-    /// Failures in a row until it counts as dead. The last host has as many as a request has attempts, so that
-    /// one request alone never finds it dead.
+    /// Failures in a row until it counts as dead. The last host has as many as a request has
+    /// attempts, so that one request alone never finds it dead.
     fn failures(self) -> u32 {
         match self {
             Self::Replaceable => 1,
@@ -34,8 +34,9 @@ impl Tolerance {
         }
     }
 
-    /// Time to the first probe and longest time between two. The last one bounds how long a host that is back
-    /// stays unused; trying a mirror costs the reader who does it the time until it fails.
+    /// Time to the first probe and longest time between two. The last one bounds how long a host
+    /// that is back stays unused; trying a mirror costs the reader who does it the time until it
+    /// fails.
     fn probes(self) -> Backoff {
         match self {
             Self::Replaceable => Backoff::new(Duration::from_secs(10), Duration::from_secs(300)),
@@ -69,7 +70,8 @@ struct Dead {
     wait: Duration,
     /// How many waits there were in a row that were not the server's wish.
     probes: u32,
-    /// Whether a probe is under way. Other answers that come in are to earlier requests and say nothing new.
+    /// Whether a probe is under way. Other answers that come in are to earlier requests and say
+    /// nothing new.
     probed: bool,
 }
 
@@ -118,7 +120,8 @@ impl Health {
         state.dead.take().is_some()
     }
 
-    /// A request failed in a way that is the host's. Whether it counts as dead from now on, and did not before.
+    /// A request failed in a way that is the host's. Whether it counts as dead from now on, and did
+    /// not before.
     pub(super) fn failed(&self, err: &SourceError, tolerance: Tolerance, now: Instant) -> bool {
         let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);

@@ -23,7 +23,8 @@ use crate::hint::Hint;
 
 /// Most bytes read of an error's body.
 const MAX_ERROR_BODY: u64 = 8 << 10;
-/// Longest wait that a server may ask for: a host that asks for more is asked again after this time.
+/// Longest wait that a server may ask for: a host that asks for more is asked again after this
+/// time.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
 /// Bytes per second of an upload for which its answer is waited for longer: 512 kbit/s.
@@ -57,13 +58,13 @@ enum RequestBody<'a> {
 pub(super) struct Http {
     clients: Clients,
     timeouts: Timeouts,
-    /// Host name of the registry, without port: the only one that may go unverified, and that is shown a client
-    /// certificate.
+    /// Host name of the registry, without port: the only one that may go unverified, and that is
+    /// shown a client certificate.
     registry: String,
     /// How the registry is connected to.
     own: ClientKey,
-    /// How the hosts are that it sends us to. Its certificate authorities are good for them too, as they may be
-    /// in the same private network.
+    /// How the hosts are that it sends us to. Its certificate authorities are good for them too, as
+    /// they may be in the same private network.
     foreign: ClientKey,
     /// Whether the environment names a proxy at all.
     names_proxy: bool,

@@ -1,7 +1,7 @@
 //! A bound on concurrent reads from one host: a [`BlobSource`] around a [`BlobSource`].
 //!
-//! It stands outside of the retries on purpose: a transfer keeps its place while it waits to try again, so
-//! readers that take several ranges in order cannot block each other.
+//! It stands outside of the retries on purpose: a transfer keeps its place while it waits to try
+//! again, so readers that take several ranges in order cannot block each other.
 
 use std::ops::Range;
 use std::sync::Arc;

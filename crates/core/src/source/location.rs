@@ -1,6 +1,7 @@
 //! Where blobs were found when the registry redirected there: signed URLs, which expire.
 //!
-//! The URL is used again for other ranges of the blob until shortly before it expires, as far as it says when:
+//! The URL is used again for other ranges of the blob until shortly before it expires, as far as it
+//! says when:
 //!
 //! ```text
 //! X-Amz-Date=20260102T030405Z & X-Amz-Expires=1200     S3 and its kin (AWS Signature Version 4, query parameters)
@@ -9,7 +10,8 @@
 //! Expires=1767323045                                   CloudFront, and S3's old form: Unix seconds
 //! ```
 //!
-//! A URL that does not say it shows by a refusal that it has expired; then the registry is asked again.
+//! A URL that does not say it shows by a refusal that it has expired; then the registry is asked
+//! again.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +21,8 @@ use url::Url;
 
 use imgfs_formats::oci::Digest;
 
-/// A URL is not used any more so long before it expires: clocks differ, and a request takes its time.
+/// A URL is not used any more so long before it expires: clocks differ, and a request takes its
+/// time.
 const AHEAD: Duration = Duration::from_secs(30);
 /// Most URLs kept; an image has fewer layers than that.
 const MAX_LOCATIONS: usize = 4096;

@@ -9,8 +9,8 @@
 //! a body that breaks off            the rest from the next one, if little or nothing came (see WORTH_RESUMING)
 //! ```
 //!
-//! A host's problem is said once. The last one's failure is the answer; where bytes of a blob are wanted, a
-//! failure that may pass goes before one that will not, as somebody waits for them.
+//! A host's problem is said once. The last one's failure is the answer; where bytes of a blob are
+//! wanted, a failure that may pass goes before one that will not, as somebody waits for them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Range;
@@ -26,11 +26,11 @@ use super::stream::Provenance;
 use super::{BlobSource, ByteStream, Resolved, SourceError, Traffic, read_verified};
 use imgfs_formats::oci::{Descriptor, Digest, Document, MAX_MANIFEST_SIZE};
 
-/// Times that the last host may give wrong bytes for one place of a blob before a reader is told: the second time
-/// it is hardly the network.
+/// Times that the last host may give wrong bytes for one place of a blob before a reader is told:
+/// the second time it is hardly the network.
 const LAST_HOSTS_LIES: u32 = 2;
-/// A body that broke off after so many bytes is resumed at the same host: many servers cap the length of an answer.
-/// With less, a mirror is not worth its requests.
+/// A body that broke off after so many bytes is resumed at the same host: many servers cap the
+/// length of an answer. With less, a mirror is not worth its requests.
 const WORTH_RESUMING: u64 = 64 << 10;
 
 /// One of the hosts.
@@ -54,7 +54,8 @@ pub(super) struct Mirrored {
 /// The findings about one blob.
 #[derive(Default)]
 struct Findings {
-    /// The hosts that wrong bytes came from and that others can stand in for: they are not asked for it again.
+    /// The hosts that wrong bytes came from and that others can stand in for: they are not asked
+    /// for it again.
     liars: BTreeSet<usize>,
     /// Likewise those that do not have it, until nobody else gives it either.
     without: BTreeSet<usize>,
@@ -208,7 +209,8 @@ impl<'a> Tries<'a> {
         }))
     }
 
-    /// Likewise for bytes that somebody waits for: as long as one host may come back, nothing is decided.
+    /// Likewise for bytes that somebody waits for: as long as one host may come back, nothing is
+    /// decided.
     fn next_patiently(&mut self) -> Result<(usize, &'a Host), SourceError> {
         let next = self.next();
         match (next, self.passing.take()) {
@@ -272,7 +274,8 @@ impl<'a> Tries<'a> {
     }
 }
 
-/// A mirror may answer with anything (a page made for browsers, say): then the others are asked what a tag means.
+/// A mirror may answer with anything (a page made for browsers, say): then the others are asked
+/// what a tag means.
 fn check_document(host: &Host, resolved: Resolved) -> Result<Resolved, SourceError> {
     if let Some(body) = &resolved.body {
         let declared = Some(resolved.descriptor.media_type.as_str());
@@ -396,7 +399,8 @@ impl BlobSource for Mirrored {
         }
         let mut blobs = self.blobs();
         let findings = blobs.entry(blob.digest).or_default();
-        // Of several who gave bytes any may be the liar: all are left alone, and the last host is asked for all.
+        // Of several who gave bytes any may be the liar: all are left alone, and the last host is
+        // asked for all.
         let known_liars = findings.liars.len();
         findings
             .liars
@@ -406,7 +410,8 @@ impl BlobSource for Mirrored {
         // Where nobody is known to have given them it may have been anybody.
         let counts = suspects.iter().any(is_last) || suspects.is_empty();
         *told += u32::from(counts);
-        // Each time comes nearer to an end: there is a new liar, or the last host has used up one of its chances.
+        // Each time comes nearer to an end: there is a new liar, or the last host has used up one
+        // of its chances.
         let again = is_news || counts && *told < LAST_HOSTS_LIES;
         if !again {
             // The reader is told; whoever asks next starts from the beginning.

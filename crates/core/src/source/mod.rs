@@ -1,9 +1,10 @@
 //! Where blobs come from: a registry, an OCI layout on disk, a docker archive.
 //!
-//! A [`BlobSource`] delivers bytes by descriptor and range and knows no layer's tar, no compression and no store
-//! (a docker archive is itself a tar, whose headers [`DockerArchive`] lists to find the blobs). The bytes
-//! that it returns are *unverified*; [`read_verified`] is the one way to get a whole manifest or config, and the reader
-//! of a layer verifies its bytes, against the layer digest or a span digest.
+//! A [`BlobSource`] delivers bytes by descriptor and range and knows no layer's tar, no compression
+//! and no store (a docker archive is itself a tar, whose headers [`DockerArchive`] lists to find
+//! the blobs). The bytes that it returns are *unverified*; [`read_verified`] is the one way to get
+//! a whole manifest or config, and the reader of a layer verifies its bytes, against the layer
+//! digest or a span digest.
 //!
 //! ```text
 //! open(reference) -> Limited(Retrying(Racing(Mirrored(Registry, ..)))), OciLayout or DockerArchive
@@ -96,7 +97,8 @@ use retry::Retrying;
 /// The document that a reference points to right now.
 #[derive(Debug, Clone)]
 pub struct Resolved {
-    /// Descriptor of the manifest or index: its digest is what everything below is verified against.
+    /// Descriptor of the manifest or index: its digest is what everything below is verified
+    /// against.
     pub descriptor: Descriptor,
     /// Its bytes, already checked against the digest, when resolving brought them anyway.
     pub body: Option<Bytes>,
@@ -105,8 +107,9 @@ pub struct Resolved {
 /// A place that has the blobs of one image repository.
 #[async_trait::async_trait]
 pub trait BlobSource: Send + Sync {
-    /// Finds out what the reference points to. `known` is the digest it had when last asked: a source that
-    /// can confirm that without transferring the document does so, and answers without a body.
+    /// Finds out what the reference points to. `known` is the digest it had when last asked: a
+    /// source that can confirm that without transferring the document does so, and answers without
+    /// a body.
     async fn resolve(&self, known: Option<&Descriptor>) -> Result<Resolved, SourceError>;
 
     /// Opens a manifest or index by digest, whole.
@@ -115,18 +118,19 @@ pub trait BlobSource: Send + Sync {
     /// Opens the bytes `range` of a blob (config or layer).
     async fn open(&self, blob: &Descriptor, range: Range<u64>) -> Result<ByteStream, SourceError>;
 
-    /// Takes note that bytes of `blob` from offset `at` on were wrong, and which hosts gave them. The answer is whether
-    /// asking again at once may bring the right ones.
+    /// Takes note that bytes of `blob` from offset `at` on were wrong, and which hosts gave them.
+    /// The answer is whether asking again at once may bring the right ones.
     fn reject(&self, _blob: &Descriptor, _at: u64, _provenance: &Provenance) -> bool {
         // A file gives the same bytes again.
         false
     }
 
-    /// The tags there are beside the one that is meant: of the repository, the layout or the archive.
+    /// The tags there are beside the one that is meant: of the repository, the layout or the
+    /// archive.
     async fn tags(&self) -> Result<Vec<String>, SourceError>;
 
-    /// The manifests of this type that say of themselves that they belong to the manifest `subject`. Nobody vouches for
-    /// them, and a source without such a list gives none.
+    /// The manifests of this type that say of themselves that they belong to the manifest
+    /// `subject`. Nobody vouches for them, and a source without such a list gives none.
     async fn referrers(
         &self,
         _subject: &Digest,
@@ -141,7 +145,8 @@ pub trait BlobSource: Send + Sync {
     /// For people: where this is, without secrets.
     fn describe(&self) -> String;
 
-    /// How many ranges of one blob may usefully be fetched at the same time (1 when ranges are not supported).
+    /// How many ranges of one blob may usefully be fetched at the same time (1 when ranges are not
+    /// supported).
     fn parallel_ranges(&self) -> usize;
 
     /// For people: how this source does worse than it should, and why. Nothing by default.
@@ -150,8 +155,8 @@ pub trait BlobSource: Send + Sync {
     }
 }
 
-/// Opens the source that a reference names. Sends nothing; for local images, reads what lists their content, so
-/// not for an async thread.
+/// Opens the source that a reference names. Sends nothing; for local images, reads what lists their
+/// content, so not for an async thread.
 pub fn open(reference: &Reference, options: &Options) -> Result<Arc<dyn BlobSource>, SourceError> {
     match reference.location() {
         Location::Registry {
@@ -239,8 +244,9 @@ pub async fn read_blob(
     }
 }
 
-/// Reads a whole small blob or manifest from `stream` and checks size and digest before anyone sees a byte.
-/// `limit` bounds memory. Of a document named by its digest alone ([`Descriptor::UNKNOWN_SIZE`]) the digest decides.
+/// Reads a whole small blob or manifest from `stream` and checks size and digest before anyone sees
+/// a byte. `limit` bounds memory. Of a document named by its digest alone
+/// ([`Descriptor::UNKNOWN_SIZE`]) the digest decides.
 pub async fn read_verified(
     mut stream: ByteStream,
     descriptor: &Descriptor,

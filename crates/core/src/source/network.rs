@@ -1,4 +1,5 @@
-//! Shared by all sources of a process: HTTP clients with their connections, tokens, and limits for each host.
+//! Shared by all sources of a process: HTTP clients with their connections, tokens, and limits for
+//! each host.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,11 +13,11 @@ use super::endpoint::Endpoint;
 use super::health::Health;
 use super::pace::Pace;
 
-/// Concurrent reads from one registry, those from its mirrors and the hosts it redirects to included: enough to
-/// fill a fast line with ranges of a few MiB, below what registries throttle.
+/// Concurrent reads from one registry, those from its mirrors and the hosts it redirects to
+/// included: enough to fill a fast line with ranges of a few MiB, below what registries throttle.
 const MAX_READS: usize = 8;
-/// Reads of one registry raced on a second connection at a time, beside those: so a slow network is not made
-/// slower by twice the requests.
+/// Reads of one registry raced on a second connection at a time, beside those: so a slow network is
+/// not made slower by twice the requests.
 const MAX_RACES: usize = 2;
 /// Repositories whose tokens are kept although no source is open for them.
 const MAX_AUTHENTICATORS: usize = 1024;
@@ -71,8 +72,8 @@ impl Network {
         limits.clone()
     }
 
-    /// The health of one place. The last one of a list is a host; a mirror is a repository on one, as others may be
-    /// fine there, and the registry itself may be the same host.
+    /// The health of one place. The last one of a list is a host; a mirror is a repository on one,
+    /// as others may be fine there, and the registry itself may be the same host.
     pub(super) fn health(&self, endpoint: &Endpoint, is_last: bool) -> Arc<Health> {
         let place = if is_last {
             endpoint.authority.clone()

@@ -14,8 +14,9 @@ use super::timeouts::{RetryPolicy, Timeouts};
 pub struct Options {
     /// Speak http with the registry, not https.
     pub plain_http: bool,
-    /// Do not check the registry's certificate, and fall back to http where TLS is not spoken. Holds for the
-    /// registry's own host only, never for hosts it redirects to. Loopback hosts are treated so anyway.
+    /// Do not check the registry's certificate, and fall back to http where TLS is not spoken.
+    /// Holds for the registry's own host only, never for hosts it redirects to. Loopback hosts are
+    /// treated so anyway.
     pub insecure: bool,
     /// Where credentials are looked up when a registry asks for them.
     pub credentials: Credentials,
@@ -25,16 +26,16 @@ pub struct Options {
     pub timeouts: Timeouts,
     /// How often to try again.
     pub retry: RetryPolicy,
-    /// Whether the environment names a proxy: an error of connecting then says so. The HTTP library reads the variables
-    /// itself, whatever stands here.
+    /// Whether the environment names a proxy: an error of connecting then says so. The HTTP library
+    /// reads the variables itself, whatever stands here.
     pub names_proxy: bool,
     /// Connections and limits shared by everything opened with clones of these options.
     pub network: Network,
 }
 
 impl Options {
-    /// The defaults over this network, with what the environment says of credentials, configuration files and proxies;
-    /// `variable` reads it.
+    /// The defaults over this network, with what the environment says of credentials, configuration
+    /// files and proxies; `variable` reads it.
     pub fn from_env(network: Network, variable: impl Fn(&str) -> Option<OsString>) -> Self {
         Self {
             credentials: Credentials::from_env(&variable),
@@ -45,7 +46,8 @@ impl Options {
         }
     }
 
-    /// Has the registry itself reached as the command line says, which goes before what configuration files say.
+    /// Has the registry itself reached as the command line says, which goes before what
+    /// configuration files say.
     pub(super) fn apply_flags(&self, endpoint: &mut Endpoint) {
         if self.insecure {
             endpoint.allow_insecure();
@@ -56,7 +58,8 @@ impl Options {
     }
 }
 
-/// Whether one of the variables that name proxies is set. Which of them holds for a host, the HTTP library decides.
+/// Whether one of the variables that name proxies is set. Which of them holds for a host, the HTTP
+/// library decides.
 fn names_proxy(variable: impl Fn(&str) -> Option<OsString>) -> bool {
     let variables = [
         "HTTPS_PROXY",

@@ -1,7 +1,8 @@
 //! Lists that come in pages: where the next one is.
 //!
-//! A registry names the next page by a `Link` header (RFC 8288). Only the link's query is used, on the path that the
-//! list has anyway, and only if it names this registry or no host at all; so no answer can lead elsewhere.
+//! A registry names the next page by a `Link` header (RFC 8288). Only the link's query is used, on
+//! the path that the list has anyway, and only if it names this registry or no host at all; so no
+//! answer can lead elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -85,7 +86,8 @@ mod tests {
             "<https://r.example:5000/v2/a/tags/list?last=b&n=2>; rel=\"next\"",
             next,
         );
-        // Behind a proxy registries do not know their own scheme and port; the query is what matters.
+        // Behind a proxy registries do not know their own scheme and port; the query is what
+        // matters.
         check(
             "<http://r.example/v2/a/tags/list?last=b&n=2>; rel=\"next\"",
             next,

@@ -1,7 +1,8 @@
-//! Racing: when a transfer stalls or crawls, the rest of it is asked for once more on another connection, from the
-//! byte reached on, and the transfer that is ahead wins.
+//! Racing: when a transfer stalls or crawls, the rest of it is asked for once more on another
+//! connection, from the byte reached on, and the transfer that is ahead wins.
 //!
-//! A [`BlobSource`] around two: the usual one and one with connections of its own. A transfer is slow when
+//! A [`BlobSource`] around two: the usual one and one with connections of its own. A transfer is
+//! slow when
 //!
 //! ```text
 //! no answer, or no next byte     for the time that the options give
@@ -9,10 +10,12 @@
 //!                                or where nothing is usual yet, at less than 128 KiB/s
 //! ```
 //!
-//! One that brings next to nothing for long, alone or against another, is given up: the rest is asked for anew.
+//! One that brings next to nothing for long, alone or against another, is given up: the rest is
+//! asked for anew.
 //!
-//! Only waiting for the network counts: a reader that takes the bytes slowly does not make a transfer slow. Nothing that
-//! arrived is asked for twice; bytes that the loser had under way are lost.
+//! Only waiting for the network counts: a reader that takes the bytes slowly does not make a
+//! transfer slow. Nothing that arrived is asked for twice; bytes that the loser had under way are
+//! lost.
 
 use std::future::{Future, poll_fn};
 use std::ops::Range;
@@ -38,12 +41,15 @@ const LOOK: Duration = Duration::from_millis(100);
 const OBSERVED: Duration = Duration::from_millis(400);
 /// A transfer that will be over within this time is not worth another connection.
 const NEARLY_DONE: Duration = Duration::from_secs(1);
-/// A transfer that brings less than this in such a time of waiting is given up and begun again where it stands: it would
-/// go on for ever and keep one of the few places that a registry's transfers have.
+/// A transfer that brings less than this in such a time of waiting is given up and begun again
+/// where it stands: it would go on for ever and keep one of the few places that a registry's
+/// transfers have.
 const LEAST: (u64, Duration) = (20 << 10, Duration::from_secs(20));
-/// Slow where nothing is usual yet, in bytes per second: what each of eight connections gets of a line of 8 Mbit/s.
+/// Slow where nothing is usual yet, in bytes per second: what each of eight connections gets of a
+/// line of 8 Mbit/s.
 const CRAWL: u64 = 128 << 10;
-/// Second connections for one transfer, one after the other; each has to wait twice as long as the one before.
+/// Second connections for one transfer, one after the other; each has to wait twice as long as the
+/// one before.
 const MAX_RACES: u32 = 4;
 
 /// Races what the source inside is slow at.
@@ -237,7 +243,8 @@ impl Race {
         Ok(None)
     }
 
-    /// The part of a piece that is news. A transfer that brings news after a later start than another is the faster one.
+    /// The part of a piece that is news. A transfer that brings news after a later start than
+    /// another is the faster one.
     fn take(&mut self, number: usize, mut piece: Bytes) -> Option<Bytes> {
         let runner = self.runners.get_mut(number)?;
         let known = self.range.start.saturating_sub(runner.position);

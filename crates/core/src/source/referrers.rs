@@ -1,13 +1,14 @@
-//! The manifests that belong to another one: the referrers API, and the tag that stands in for it (distribution spec,
-//! "Listing Referrers").
+//! The manifests that belong to another one: the referrers API, and the tag that stands in for it
+//! (distribution spec, "Listing Referrers").
 //!
 //! ```text
 //! GET referrers/<digest>?artifactType=..     200: the list, in pages; 404 and the like: not known here
 //! GET manifests/sha256-<hex>                 200: a list that clients keep; 404: nothing
 //! ```
 //!
-//! Both are asked at the same time, as a mount waits for the answer, and few registries tell before which they have.
-//! The entries of both are filtered again here: the filter in the query is only a wish.
+//! Both are asked at the same time, as a mount waits for the answer, and few registries tell before
+//! which they have. The entries of both are filtered again here: the filter in the query is only a
+//! wish.
 
 use std::pin::pin;
 

@@ -1,8 +1,8 @@
-//! A repository of a registry, by the distribution protocol. One attempt for each call: [`super::retry`] tries
-//! again and resumes.
+//! A repository of a registry, by the distribution protocol. One attempt for each call:
+//! [`super::retry`] tries again and resumes.
 //!
-//! Blobs often lie on another host, behind a redirect with a signed URL that expires: the URL is kept for each
-//! blob ([`super::location`]), and resolved again when that host refuses it.
+//! Blobs often lie on another host, behind a redirect with a signed URL that expires: the URL is
+//! kept for each blob ([`super::location`]), and resolved again when that host refuses it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ use super::{BlobSource, ByteStream, Endpoint, Resolved, Traffic};
 use crate::hint::Hint;
 use imgfs_formats::oci::{ACCEPT_MANIFESTS, Descriptor, Digest, MAX_MANIFEST_SIZE, MediaType};
 
-/// Ranges of one blob worth fetching at a time: more does not fill a line better and starves other layers.
+/// Ranges of one blob worth fetching at a time: more does not fill a line better and starves other
+/// layers.
 const PARALLEL_RANGES: usize = 4;
 
 /// One repository.
@@ -171,7 +172,8 @@ impl BlobSource for Registry {
 }
 
 impl Inner {
-    /// Asks without transfer whether the tag still means `known`. `false` also when the registry does not say.
+    /// Asks without transfer whether the tag still means `known`. `false` also when the registry
+    /// does not say.
     async fn still_is(&self, known: &Descriptor) -> Result<bool, SourceError> {
         let name = self.tag.as_deref().unwrap_or("latest");
         let what = self.named_manifest(name, false);
@@ -332,8 +334,8 @@ impl Inner {
         Ok(answer)
     }
 
-    /// Asks the host that the registry redirected to last time. Whatever is wrong there, the registry may know better
-    /// by now.
+    /// Asks the host that the registry redirected to last time. Whatever is wrong there, the
+    /// registry may know better by now.
     async fn ask_where_it_was(&self, blob: &Descriptor, request: &Request<'_>) -> Option<Answer> {
         let url = self.locations.get(&blob.digest, SystemTime::now())?;
         let problem = match self.transport.request_foreign(&url, request).await {
@@ -397,7 +399,8 @@ fn media_type(headers: &HeaderMap) -> String {
     }
 }
 
-/// Checks a body against what was asked for and what the registry announced; the digest it is known by.
+/// Checks a body against what was asked for and what the registry announced; the digest it is known
+/// by.
 fn check_digests(
     body: &[u8],
     expected: Option<Digest>,

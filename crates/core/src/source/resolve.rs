@@ -1,7 +1,8 @@
 //! From a reference to one image: through indexes to the manifest for a platform, and its config.
 //!
-//! Every document is read through [`read_verified`] or was checked by the source, so the digest of the first one
-//! pins everything. Entries of an index that do not say their platform are decided by their config, last.
+//! Every document is read through [`read_verified`] or was checked by the source, so the digest of
+//! the first one pins everything. Entries of an index that do not say their platform are decided by
+//! their config, last.
 
 use std::collections::HashSet;
 
@@ -64,8 +65,8 @@ impl ResolvedImage {
     }
 }
 
-/// Finds the image that the source's reference means for `platform`. `known` is what the reference pointed to
-/// when last asked.
+/// Finds the image that the source's reference means for `platform`. `known` is what the reference
+/// pointed to when last asked.
 pub async fn resolve_image(
     source: &dyn BlobSource,
     platform: &Platform,
@@ -84,8 +85,8 @@ pub async fn image_of(
     image_of_watched(source, resolved, platform, &|_, _| {}).await
 }
 
-/// Is told which manifest is about to be read, and then its content, so that a caller can begin work before the image is
-/// resolved. Each may be of an entry that turns out not to be the one.
+/// Is told which manifest is about to be read, and then its content, so that a caller can begin
+/// work before the image is resolved. Each may be of an entry that turns out not to be the one.
 pub type Watch<'a> = dyn Fn(&Descriptor, Option<&Manifest>) + Send + Sync + 'a;
 
 /// The same with a watcher.
@@ -119,8 +120,8 @@ pub async fn image_of_watched(
     }
 }
 
-/// The images of all platforms. Entries that are no images are left out; so are those that no registry has whole, of
-/// which the first image's warnings say so.
+/// The images of all platforms. Entries that are no images are left out; so are those that no
+/// registry has whole, of which the first image's warnings say so.
 pub async fn images_of(
     source: &dyn BlobSource,
     resolved: Resolved,
@@ -165,8 +166,8 @@ pub async fn images_of(
     Ok(images)
 }
 
-/// The document that a reference points to, and the manifests that are listed there, each with its entry in the list:
-/// those of images and all others. A single manifest lists itself.
+/// The document that a reference points to, and the manifests that are listed there, each with its
+/// entry in the list: those of images and all others. A single manifest lists itself.
 pub async fn manifests_of(
     source: &dyn BlobSource,
     resolved: Resolved,
@@ -194,8 +195,8 @@ pub async fn manifests_of(
     Ok((root, listed.into_iter().flatten().collect()))
 }
 
-/// The entry that a list would have for the one image that the source's reference means: its manifest, with the platform
-/// that its config names. `None` if the reference means a list itself.
+/// The entry that a list would have for the one image that the source's reference means: its
+/// manifest, with the platform that its config names. `None` if the reference means a list itself.
 pub async fn list_entry(source: &dyn BlobSource) -> Result<Option<Descriptor>, SourceError> {
     let resolved = source.resolve(None).await?;
     let root = read_root(source, resolved).await?;
@@ -388,7 +389,8 @@ async fn complete(
     let body = read_blob(source, &manifest.config, MAX_CONFIG_SIZE).await?;
     let config = match ImageConfig::parse(&body, manifest.layers.len()) {
         Ok(config) => config,
-        // Artifacts have configs of their own types; images with an unknown type are known to exist.
+        // Artifacts have configs of their own types; images with an unknown type are known to
+        // exist.
         Err(ManifestError::Json { .. }) if config_kind != MediaType::ImageConfig => {
             return Err(not_an_image());
         }

@@ -20,8 +20,8 @@ use super::timeouts::RetryPolicy;
 use super::{BlobSource, ByteStream, Resolved, Traffic};
 use imgfs_formats::oci::{Descriptor, Digest};
 
-/// Resumptions allowed for one body beside one for each 64 KiB received: a server that sends a byte at a time
-/// must not cause a million requests.
+/// Resumptions allowed for one body beside one for each 64 KiB received: a server that sends a byte
+/// at a time must not cause a million requests.
 const FREE_RESUMPTIONS: u64 = 64;
 const BYTES_FOR_RESUMPTION: u64 = 64 << 10;
 
@@ -236,7 +236,8 @@ impl Transfer {
                     if self.resumptions > FREE_RESUMPTIONS + received / BYTES_FOR_RESUMPTION {
                         return Err(err);
                     }
-                    // A body that brought bytes is resumed at once: many servers cap the length of an answer.
+                    // A body that brought bytes is resumed at once: many servers cap the length of
+                    // an answer.
                     if self.failures.count > 0 || !self.made_progress() || !err.is_transient() {
                         self.failures.pause(err).await?;
                     }

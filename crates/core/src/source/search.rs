@@ -5,9 +5,9 @@
 //! Quay's                 GET https://HOST/api/v1/find/repositories?query=TERM&page=NUMBER
 //! ```
 //!
-//! quay.io is asked in its own way, every other host in Docker's and, where that is not known (404 and the like), in
-//! Quay's, as there are other installations of it. Neither is in a specification; the fields read here are those that
-//! `docker search` and the web page of Quay read.
+//! quay.io is asked in its own way, every other host in Docker's and, where that is not known (404
+//! and the like), in Quay's, as there are other installations of it. Neither is in a specification;
+//! the fields read here are those that `docker search` and the web page of Quay read.
 
 use std::collections::BTreeSet;
 
@@ -54,7 +54,8 @@ pub struct FoundRepository {
     pub is_automated: bool,
 }
 
-/// The repositories of the registry `host` that `term` finds, at most `limit`, as the registry sorts them.
+/// The repositories of the registry `host` that `term` finds, at most `limit`, as the registry
+/// sorts them.
 pub async fn search(
     host: &str,
     term: &str,

@@ -10,15 +10,15 @@ use futures_util::{Stream, stream};
 
 use super::SourceError;
 
-/// Bytes of a blob's range, in order, in pieces of any size. Ends after exactly the range's length, or with
-/// an error: a source never ends a stream early without one.
+/// Bytes of a blob's range, in order, in pieces of any size. Ends after exactly the range's length,
+/// or with an error: a source never ends a stream early without one.
 pub struct ByteStream {
     pieces: Pin<Box<dyn Stream<Item = Result<Bytes, SourceError>> + Send>>,
     provenance: Provenance,
 }
 
-/// The hosts that gave the bytes of a stream so far; grows while it is read, as a transfer may go on elsewhere. A reader
-/// that finds the bytes wrong hands it back ([`super::BlobSource::reject`]).
+/// The hosts that gave the bytes of a stream so far; grows while it is read, as a transfer may go
+/// on elsewhere. A reader that finds the bytes wrong hands it back ([`super::BlobSource::reject`]).
 #[derive(Debug, Clone, Default)]
 pub struct Provenance {
     hosts: Arc<Mutex<BTreeSet<usize>>>,

@@ -15,8 +15,8 @@ pub struct Timeouts {
     pub stall: Duration,
     /// Without a single byte, until the same is asked for on a second connection.
     pub race: Duration,
-    /// Longest time from the first failure to giving up, all retries and waits included, as long as no byte
-    /// arrives. A reader that needs a hard deadline drops the future or stream.
+    /// Longest time from the first failure to giving up, all retries and waits included, as long as
+    /// no byte arrives. A reader that needs a hard deadline drops the future or stream.
     pub give_up: Duration,
     /// Shortest life of a token that is believed, whatever the server says.
     pub token_floor: Duration,

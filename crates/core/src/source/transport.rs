@@ -6,9 +6,10 @@
 //!         -> anything else  the answer
 //! ```
 //!
-//! Registries on this machine, and those reached with `insecure`, are tried with https first and with http when
-//! TLS is not spoken there, as containerd and docker do. That costs one more connection on the first request of
-//! a process; http first would cost the same against a TLS server and could send a password in the clear.
+//! Registries on this machine, and those reached with `insecure`, are tried with https first and
+//! with http when TLS is not spoken there, as containerd and docker do. That costs one more
+//! connection on the first request of a process; http first would cost the same against a TLS
+//! server and could send a password in the clear.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -124,7 +125,8 @@ impl Transport {
         self.exchange(base.clone(), base, request).await
     }
 
-    /// Likewise to a place that the registry named in an answer: with credentials only if it is the registry's own.
+    /// Likewise to a place that the registry named in an answer: with credentials only if it is the
+    /// registry's own.
     pub(super) async fn request_at(
         &self,
         place: &Url,

@@ -1,11 +1,12 @@
-//! A blob on its way from one place to another: passed on piece by piece, checked before its last byte leaves, watched.
+//! A blob on its way from one place to another: passed on piece by piece, checked before its last
+//! byte leaves, watched.
 //!
 //! ```text
 //! source ── hashed ── one piece held back ──> request's body      the last piece leaves once all of it has the digest
 //! ```
 //!
-//! So wrong bytes never make up a whole blob elsewhere, and memory holds two pieces whatever the size. A request that is sent
-//! again opens the source anew.
+//! So wrong bytes never make up a whole blob elsewhere, and memory holds two pieces whatever the
+//! size. A request that is sent again opens the source anew.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -131,8 +132,9 @@ impl fmt::Debug for Upload {
 }
 
 impl Sending {
-    /// Waits for the answer as long as the receiver takes bytes: `None` if it has taken none for `stall`, or has taken all
-    /// and said nothing for `limit`. How long the source may take is the source's matter.
+    /// Waits for the answer as long as the receiver takes bytes: `None` if it has taken none for
+    /// `stall`, or has taken all and said nothing for `limit`. How long the source may take is the
+    /// source's matter.
     pub(super) async fn watch<T>(
         &self,
         answer: impl Future<Output = T>,

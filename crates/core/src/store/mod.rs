@@ -12,9 +12,10 @@
 //!
 //! A slot is a layer's own index or one that was found (slot.rs).
 //!
-//! A layer without an index is streamed once ([`Store::open_layer`], `first_contact.rs`); afterwards a
-//! [`LayerReader`] answers reads from the cache or fetches the spans they need. Several processes share a
-//! cache: files appear whole by rename, spans by their mark, and locks keep eviction away from what is in use.
+//! A layer without an index is streamed once ([`Store::open_layer`], `first_contact.rs`);
+//! afterwards a [`LayerReader`] answers reads from the cache or fetches the spans they need.
+//! Several processes share a cache: files appear whole by rename, spans by their mark, and locks
+//! keep eviction away from what is in use.
 
 mod disk;
 mod error;
@@ -59,10 +60,12 @@ use read::{ALL_RUNS_AHEAD, Demand, OpenLayers, Reads, RecentSpans};
 /// Layers streamed at the same time at first contact; each needs three threads and a few MiB.
 const LAYERS_AT_ONCE: usize = 4;
 
-/// After so many bytes of lazy fetches the cache's limit is looked at again: rarely enough to cost nothing.
+/// After so many bytes of lazy fetches the cache's limit is looked at again: rarely enough to cost
+/// nothing.
 const BYTES_BETWEEN_LIMITS: u64 = 256 << 20;
 
-/// A cache directory, and what all users of it in one process share: budgets, and the layers that are open.
+/// A cache directory, and what all users of it in one process share: budgets, and the layers that
+/// are open.
 pub struct Cache {
     root: PathBuf,
     /// Disk space for decoded layer bytes, in bytes.
@@ -88,8 +91,8 @@ pub struct Cache {
     open_layers: OpenLayers,
 }
 
-/// One user of a [`Cache`]: a mount, or a command. Its reads have their own patience and their own end; layers that
-/// several users read are shared between them.
+/// One user of a [`Cache`]: a mount, or a command. Its reads have their own patience and their own
+/// end; layers that several users read are shared between them.
 pub struct Store {
     cache: Arc<Cache>,
     reads: Reads,
@@ -152,8 +155,9 @@ impl Store {
         self.reads.end();
     }
 
-    /// Opens a layer: from its index if there is one, else by streaming it once from `source`. Must run on the
-    /// runtime. With [`crate::source::SourceError`]s of an offline source a layer without index cannot be opened.
+    /// Opens a layer: from its index if there is one, else by streaming it once from `source`. Must
+    /// run on the runtime. With [`crate::source::SourceError`]s of an offline source a layer
+    /// without index cannot be opened.
     pub async fn open_layer(
         self: &Arc<Self>,
         source: &Arc<dyn BlobSource>,
@@ -256,7 +260,8 @@ impl Cache {
         &self.cores
     }
 
-    /// The index of a layer, if it is here and intact. A bad or older file counts as none and is made anew.
+    /// The index of a layer, if it is here and intact. A bad or older file counts as none and is
+    /// made anew.
     pub fn load_index(
         &self,
         slot: &Slot,
@@ -321,7 +326,8 @@ impl Cache {
         read.is_ok() && LayerIndex::is_current(&start)
     }
 
-    /// Lazy fetches wrote so many bytes: now and then the limit is enforced on what is not in use. Reads the disk.
+    /// Lazy fetches wrote so many bytes: now and then the limit is enforced on what is not in use.
+    /// Reads the disk.
     fn note_written(&self, bytes: u64) {
         let before = self.written.fetch_add(bytes, Ordering::Relaxed);
         if before / BYTES_BETWEEN_LIMITS == (before + bytes) / BYTES_BETWEEN_LIMITS {

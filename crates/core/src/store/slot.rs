@@ -1,7 +1,8 @@
 //! Which index of a layer is meant.
 //!
-//! A layer's own index is the one that a full pass over the blob makes here. Others can be found beside the image; they
-//! may number the layer's bytes differently, so what was fetched by each is kept apart. In the cache a slot is a name:
+//! A layer's own index is the one that a full pass over the blob makes here. Others can be found
+//! beside the image; they may number the layer's bytes differently, so what was fetched by each is
+//! kept apart. In the cache a slot is a name:
 //!
 //! ```text
 //! HEX                  the layer's own index, HEX being the blob's digest

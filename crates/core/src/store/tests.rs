@@ -101,9 +101,9 @@ async fn read(reader: &Arc<LayerReader>) -> Vec<u8> {
     bytes
 }
 
-/// The index of a layer in use was lost (damaged, of another version, never written as the disk was full), and
-/// another process made it anew: once that cut the data off under the first one, and put bytes in their place
-/// whose digest nobody had checked yet.
+/// The index of a layer in use was lost (damaged, of another version, never written as the disk was
+/// full), and another process made it anew: once that cut the data off under the first one, and put
+/// bytes in their place whose digest nobody had checked yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_first_contact_changes_nothing_for_who_has_the_layer_open() {
     let dir = tempfile::tempdir().unwrap();
@@ -146,8 +146,8 @@ async fn eviction_takes_what_a_killed_first_contact_left() {
     assert!(!left.exists());
 }
 
-/// A program that waits for a lock must be able to stop: a thread that waited in `flock` once kept Ctrl-C from ending
-/// `imgfs mount` until the other process was done.
+/// A program that waits for a lock must be able to stop: a thread that waited in `flock` once kept
+/// Ctrl-C from ending `imgfs mount` until the other process was done.
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_another_process_can_be_given_up() {
     let dir = tempfile::tempdir().unwrap();
@@ -177,8 +177,8 @@ async fn waiting_for_another_process_can_be_given_up() {
     assert!(open(dir.path(), &source, &descriptor).await.is_ok());
 }
 
-/// A zTOC that ends before the tar's padding once left a wrong DiffId for the layer, which quarantined it in every image
-/// from then on, by whatever index it was opened.
+/// A zTOC that ends before the tar's padding once left a wrong DiffId for the layer, which
+/// quarantined it in every image from then on, by whatever index it was opened.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_found_index_says_nothing_about_the_diff_id() {
     let dir = tempfile::tempdir().unwrap();

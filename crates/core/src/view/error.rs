@@ -71,7 +71,8 @@ impl FsError {
             Self::NoSuchInode(_) => libc::ESTALE,
             Self::NotADirectory(_) => libc::ENOTDIR,
             Self::IsADirectory(_) => libc::EISDIR,
-            // POSIX: EINVAL for readlink of anything else; the kernel asks for nothing else by itself.
+            // POSIX: EINVAL for readlink of anything else; the kernel asks for nothing else by
+            // itself.
             Self::WrongKind { .. } | Self::InvalidWhence(_) => libc::EINVAL,
             Self::NoSuchXattr => libc::ENODATA,
             Self::NoXattrs => libc::ENOSYS,

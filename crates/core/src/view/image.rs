@@ -9,9 +9,9 @@ use crate::store::LayerReader;
 use imgfs_formats::layer::Mtime;
 use imgfs_formats::tree::{Content, Ino, Kind, Node, Tree};
 
-/// Preferred size of reads (`st_blksize`). Programs that use stdio take a buffer of this size: 64 KiB makes
-/// few system calls and still comes from malloc's heap, where 128 KiB would be mapped and unmapped for each
-/// file opened.
+/// Preferred size of reads (`st_blksize`). Programs that use stdio take a buffer of this size: 64
+/// KiB makes few system calls and still comes from malloc's heap, where 128 KiB would be mapped and
+/// unmapped for each file opened.
 pub const BLOCK_SIZE: u32 = 64 << 10;
 
 /// Unit of `statfs`, as on most filesystems.
@@ -46,8 +46,8 @@ pub struct Attributes {
     pub gid: u32,
     /// Size in bytes.
     pub size: u64,
-    /// Blocks of 512 bytes: the whole size, holes included, so that nobody takes a file for sparse because
-    /// of what is cached of it.
+    /// Blocks of 512 bytes: the whole size, holes included, so that nobody takes a file for sparse
+    /// because of what is cached of it.
     pub blocks: u64,
     /// Modification time; access and change time are the same.
     pub mtime: Mtime,
@@ -103,7 +103,8 @@ impl ImageFs {
         &self.tree
     }
 
-    /// From now on ELF programs and libraries of at most this size are fetched whole at their first read.
+    /// From now on ELF programs and libraries of at most this size are fetched whole at their first
+    /// read.
     pub fn fetch_executables(&self, limit: u64) {
         self.programs.fetch_up_to(limit);
     }
@@ -137,8 +138,8 @@ impl ImageFs {
             })
     }
 
-    /// The child with this name, if there is one. `.` is any node itself, `..` the directory above a
-    /// directory: NFS asks so.
+    /// The child with this name, if there is one. `.` is any node itself, `..` the directory above
+    /// a directory: NFS asks so.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Option<Attributes>, FsError> {
         if name == b"." {
             return self.attributes(parent).map(Some);
@@ -172,7 +173,8 @@ impl ImageFs {
         })
     }
 
-    /// The entries of a directory from a position on: `.` is at 0, `..` at 1, then the names in order.
+    /// The entries of a directory from a position on: `.` is at 0, `..` at 1, then the names in
+    /// order.
     pub fn entries(
         &self,
         ino: Ino,
@@ -192,7 +194,8 @@ impl ImageFs {
                 name,
                 ino,
                 kind,
-                // A program may seek anywhere, where there are no names; nothing may overflow there.
+                // A program may seek anywhere, where there are no names; nothing may overflow
+                // there.
                 next: position.saturating_add(count),
             })
         }))
@@ -219,8 +222,8 @@ impl ImageFs {
         found.map_or(Err(FsError::NoSuchXattr), |(_, value)| Ok(value))
     }
 
-    /// The names of all extended attributes, each ended by a zero byte. An image without any gives empty lists:
-    /// "not supported" would be another answer than that of an unpacked tree.
+    /// The names of all extended attributes, each ended by a zero byte. An image without any gives
+    /// empty lists: "not supported" would be another answer than that of an unpacked tree.
     pub fn listxattr(&self, ino: Ino) -> Result<Vec<u8>, FsError> {
         let names = self
             .tree
@@ -244,8 +247,8 @@ impl ImageFs {
         }
     }
 
-    /// What `access` says where the kernel does not check modes: everything but executing a file that nobody
-    /// may execute. (Writing is refused by the read-only mount.)
+    /// What `access` says where the kernel does not check modes: everything but executing a file
+    /// that nobody may execute. (Writing is refused by the read-only mount.)
     pub fn access(&self, ino: Ino, execute: bool) -> Result<(), FsError> {
         let node = self.node(ino)?;
         if execute && node.is_file() && node.permissions() & 0o111 == 0 {

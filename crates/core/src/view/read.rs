@@ -26,9 +26,9 @@ struct StoredPart {
 }
 
 impl ImageFs {
-    /// Reads up to `size` bytes of a file without the network: `buf` is then what was read, short only at
-    /// the end of the file. Says `false`, with `buf` in any state, if [`ImageFs::read`] has to fetch: these bytes, or
-    /// the rest of a program that begins with them.
+    /// Reads up to `size` bytes of a file without the network: `buf` is then what was read, short
+    /// only at the end of the file. Says `false`, with `buf` in any state, if [`ImageFs::read`] has
+    /// to fetch: these bytes, or the rest of a program that begins with them.
     pub fn try_read(
         self: &Arc<Self>,
         ino: Ino,
@@ -72,7 +72,8 @@ impl ImageFs {
         Ok(())
     }
 
-    /// The next position with data, or the next in a hole, at or after `offset`. The end of a file is a hole.
+    /// The next position with data, or the next in a hole, at or after `offset`. The end of a file
+    /// is a hole.
     pub fn seek(&self, ino: Ino, offset: i64, whence: i32) -> Result<i64, FsError> {
         let nothing = FsError::NothingToSeek(offset);
         let Ok(from) = u64::try_from(offset) else {

@@ -24,7 +24,8 @@ pub struct Images {
 pub enum Target {
     /// A tag.
     Tag(Box<TagRecord>),
-    /// Images by their position: of one ID, or those that one digest names, with the name that has it.
+    /// Images by their position: of one ID, or those that one digest names, with the name that has
+    /// it.
     Images(Vec<usize>, Option<Box<Reference>>),
 }
 
@@ -194,8 +195,8 @@ impl Images {
         sizes
     }
 
-    /// What somebody means: a tag, or images by digest or by the start of an ID. An error of the kind
-    /// [`ErrorKind::NotFound`] if that is nothing here.
+    /// What somebody means: a tag, or images by digest or by the start of an ID. An error of the
+    /// kind [`ErrorKind::NotFound`] if that is nothing here.
     pub fn find(&self, text: &str, configuration: &Configuration) -> Result<Target> {
         let meant = candidates(text, configuration);
         let (names, ambiguous) = match meant {
@@ -357,7 +358,8 @@ impl Name {
     }
 }
 
-/// Whether a reference as it is written down is one of the repository, or layout, that `name` is of.
+/// Whether a reference as it is written down is one of the repository, or layout, that `name` is
+/// of.
 pub fn is_beside(known: &str, name: &Reference) -> bool {
     let Ok(known) = known.parse::<Reference>() else {
         return false;
@@ -384,8 +386,8 @@ impl Users {
         })
     }
 
-    /// Why these images cannot go all at once, if they cannot: the first that somebody uses, and by whom. Layers that
-    /// other images have stay anyway, so their users do not matter.
+    /// Why these images cannot go all at once, if they cannot: the first that somebody uses, and by
+    /// whom. Layers that other images have stay anyway, so their users do not matter.
     pub fn of(&self, images: &Images, gone: &[usize]) -> Option<(usize, String)> {
         let own = images.own_layers(gone);
         let is_free = |layer: &Digest| !own.contains(layer) || !self.layers.contains(layer);

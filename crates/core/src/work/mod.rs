@@ -1,4 +1,5 @@
-//! What is done with whole images besides mounting them: pulling, comparing, verifying, publishing, lists of platforms.
+//! What is done with whole images besides mounting them: pulling, comparing, verifying, publishing,
+//! lists of platforms.
 
 mod compare;
 mod export;

@@ -1,4 +1,5 @@
-//! Pulling: all of an image's bytes into the cache, so that it can be mounted and read with its source gone.
+//! Pulling: all of an image's bytes into the cache, so that it can be mounted and read with its
+//! source gone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -83,7 +84,8 @@ impl Puller {
 
     /// Brings all of the image into the cache. `downloads` are told how far it is.
     pub async fn pull(&mut self, image: &Image, downloads: &[LayerProgress]) -> Result<Pulled> {
-        // Unpacked it is larger as a rule, but what is certain can be said before anything is fetched.
+        // Unpacked it is larger as a rule, but what is certain can be said before anything is
+        // fetched.
         let packed = downloads.iter().map(|download| download.blob.size).sum();
         self.check_limit(packed)?;
         let readers = self.open(image, downloads).await?;

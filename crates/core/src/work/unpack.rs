@@ -1,5 +1,6 @@
-//! Files and trees out of an image, into directories of this machine: modes, times and links, for root also owners, devices and
-//! extended attributes. A file that is there already is replaced when the new one is whole.
+//! Files and trees out of an image, into directories of this machine: modes, times and links, for
+//! root also owners, devices and extended attributes. A file that is there already is replaced when
+//! the new one is whole.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -62,8 +63,8 @@ impl Unpacking {
         self.skipped
     }
 
-    /// Copies a node and what is below it. Must run on the runtime. Directories get their attributes last, as filling them changes their
-    /// time and may need permission.
+    /// Copies a node and what is below it. Must run on the runtime. Directories get their
+    /// attributes last, as filling them changes their time and may need permission.
     pub async fn node(&mut self, ino: Ino, dest: &Path) -> Result<()> {
         let fs = Arc::clone(&self.fs);
         let tree = fs.tree();
@@ -198,7 +199,8 @@ impl Unpacking {
     }
 }
 
-/// Makes something beside `dest`, which is as it was until [`put`]: what was begun and failed leaves nothing.
+/// Makes something beside `dest`, which is as it was until [`put`]: what was begun and failed
+/// leaves nothing.
 fn beside<T>(
     dest: &Path,
     make: impl FnMut(&Path) -> std::io::Result<T>,

@@ -61,7 +61,8 @@ impl Image {
         in_format(self.source.as_ref(), &self.layers[layer], &self.tables).await
     }
 
-    /// The layer by its table of contents against the layer by a pass of our own. The index that was found.
+    /// The layer by its table of contents against the layer by a pass of our own. The index that
+    /// was found.
     pub async fn check(&self, layer: usize, times: Times) -> FoundToc {
         let blob = &self.layers[layer];
         let found = self.find(layer).await.unwrap().unwrap();

@@ -7,7 +7,8 @@ use super::support::estargz::{Form, write};
 use super::support::registry::{Fault, On, Registry};
 use super::written::{digest, files, noise, put, written};
 
-/// The first byte of the answer is in the middle of a member here, so that the digest alone can tell.
+/// The first byte of the answer is in the middle of a member here, so that the digest alone can
+/// tell.
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_come_wrong_once_are_asked_for_again() {
     let registry = Registry::start();

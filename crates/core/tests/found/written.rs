@@ -1,4 +1,5 @@
-//! What the converters that are at hand do not write: several payloads in one member, old footers, external tables.
+//! What the converters that are at hand do not write: several payloads in one member, old footers,
+//! external tables.
 
 use imgfs_formats::layer::EntryKind;
 use serde_json::json;
@@ -106,7 +107,8 @@ async fn members_of_several_payloads_and_old_footers_are_the_same_image() {
     }
 }
 
-/// The first request is for a part of the blob's end; what of the table is not in it takes one more.
+/// The first request is for a part of the blob's end; what of the table is not in it takes one
+/// more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_table_takes_two_requests() {
     let registry = Registry::start();

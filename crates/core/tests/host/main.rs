@@ -1,7 +1,8 @@
-//! One process with 200 mounts: what they share, that none harms another, and that nothing stays behind.
+//! One process with 200 mounts: what they share, that none harms another, and that nothing stays
+//! behind.
 //!
-//! It is a program of its own with one test, as it counts the threads, open files and memory of its process. The mounts are
-//! served by the process that reads them; if they hang, a watchdog ends it.
+//! It is a program of its own with one test, as it counts the threads, open files and memory of its
+//! process. The mounts are served by the process that reads them; if they hang, a watchdog ends it.
 #![allow(unreachable_pub, reason = "a test program exports nothing")]
 #![allow(
     clippy::unwrap_used,
@@ -179,8 +180,9 @@ impl World {
         self.host.mount(request).await.unwrap()
     }
 
-    /// Reads the mounts that stay, every fourth from `reader` on, for as long as others come and go. Says what is wrong: of
-    /// the liar's mounts the layer that it lied about must not be read, and all else must.
+    /// Reads the mounts that stay, every fourth from `reader` on, for as long as others come and
+    /// go. Says what is wrong: of the liar's mounts the layer that it lied about must not be read,
+    /// and all else must.
     fn read_those_that_stay(&self, reader: usize, comers: &AtomicBool) -> Vec<String> {
         let (mut wrong, mut round) = (Vec::new(), 0);
         while comers.load(Ordering::Relaxed) || round < 2 {
@@ -199,7 +201,8 @@ impl World {
         wrong
     }
 
-    /// Reads some files of a mount, others for each `seed`, and all names. Says what is not as it should be.
+    /// Reads some files of a mount, others for each `seed`, and all names. Says what is not as it
+    /// should be.
     fn check(&self, image: usize, dir: &Path, seed: usize) -> Vec<String> {
         let mut wrong = Vec::new();
         let known = &self.images[image].files;
@@ -231,7 +234,8 @@ struct Usage {
     files: usize,
     /// Of the kernel's FUSE device among them.
     devices: usize,
-    /// Allocated memory, in bytes: not what the allocator keeps of it afterwards, which lies in pieces.
+    /// Allocated memory, in bytes: not what the allocator keeps of it afterwards, which lies in
+    /// pieces.
     memory: usize,
 }
 
@@ -296,8 +300,8 @@ fn two_hundred_mounts_of_twenty_images() {
         return;
     }
     let _watchdog = watch();
-    // A mount's end is waited for by a thread of its own: with as many mounts as there are threads for blocking work
-    // nothing was decoded any more.
+    // A mount's end is waited for by a thread of its own: with as many mounts as there are threads
+    // for blocking work nothing was decoded any more.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
@@ -310,8 +314,8 @@ fn two_hundred_mounts_of_twenty_images() {
         plain_http: true,
         ..Options::default()
     };
-    // What is made once stays: threads, connections, what the allocator keeps in pieces. The second time shows what mounts
-    // leave behind.
+    // What is made once stays: threads, connections, what the allocator keeps in pieces. The second
+    // time shows what mounts leave behind.
     let (first, _) = round(&runtime, &world, &options);
     let (second, full) = round(&runtime, &world, &options);
     let told = || {
@@ -321,7 +325,8 @@ fn two_hundred_mounts_of_twenty_images() {
     assert!(second.threads <= first.threads, "{}", told());
     assert!(second.files <= first.files, "{}", told());
     assert!(second.memory < first.memory + (2 << 20), "{}", told());
-    // Twenty different trees, readers of 25 different layers; for each mount two buffers of 16 MiB that are never filled.
+    // Twenty different trees, readers of 25 different layers; for each mount two buffers of 16 MiB
+    // that are never filled.
     let buffers = MOUNTS * 2 * (17 << 20);
     assert!(
         full.memory < second.memory + buffers + (40 << 20),
@@ -330,7 +335,8 @@ fn two_hundred_mounts_of_twenty_images() {
     );
 }
 
-/// Mounts 200 images, reads them while others come and go, and unmounts all. What is used afterwards, and what the 200 took.
+/// Mounts 200 images, reads them while others come and go, and unmounts all. What is used
+/// afterwards, and what the 200 took.
 fn round(runtime: &Runtime, world: &Arc<World>, options: &Options) -> (Usage, Usage) {
     world.registry.forget_requests();
     let mut mounts = runtime.block_on(async {

@@ -1,5 +1,5 @@
-//! Layers that are read by an index that was not made here: the same entries and the same bytes, and of the network only
-//! what is read.
+//! Layers that are read by an index that was not made here: the same entries and the same bytes,
+//! and of the network only what is read.
 #![allow(unreachable_pub, reason = "a test program exports nothing")]
 #![allow(
     clippy::unwrap_used,
@@ -48,7 +48,8 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     out
 }
 
-/// A tar of about `size` bytes with every kind of member that indexes can hold, then files of very different sizes.
+/// A tar of about `size` bytes with every kind of member that indexes can hold, then files of very
+/// different sizes.
 #[expect(clippy::too_many_lines, reason = "a listing")]
 fn sample_tar(size: usize) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());

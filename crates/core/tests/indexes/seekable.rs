@@ -1,5 +1,5 @@
-//! zstd in the seekable format: frames of their own, and a table of them in a skippable frame at the end. The table has
-//! no digests, so nothing of it is used; an own index cuts at the frames.
+//! zstd in the seekable format: frames of their own, and a table of them in a skippable frame at
+//! the end. The table has no digests, so nothing of it is used; an own index cuts at the frames.
 
 use imgfs_core::store::Progress;
 use imgfs_formats::layer::{Codec, LayerIndex};
@@ -26,8 +26,9 @@ fn seekable(tar: &[u8], frame: u32) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_costs_the_frames_of_one_span() {
     let tar = sample_tar(11_000_000);
-    // (frame size, most bytes of the layer that must be decoded for a read of 4 KiB): frames smaller than half a MiB
-    // are taken together until that; one that is larger than a MiB is cut for the cache, but decoded as a whole.
+    // (frame size, most bytes of the layer that must be decoded for a read of 4 KiB): frames
+    // smaller than half a MiB are taken together until that; one that is larger than a MiB is cut
+    // for the cache, but decoded as a whole.
     for (frame, most) in [
         (16 << 10, (512 << 10) + (16 << 10)),
         (256 << 10, 512 << 10),

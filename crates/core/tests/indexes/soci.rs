@@ -7,9 +7,9 @@ use imgfs_formats::oci::Digest;
 use super::support::ztoc::{Checkpoints, Member, Point, Ztoc, decode};
 use super::{Place, check_random_reads, gzip, largest_file, owned, sample_tar};
 
-/// A layer of three files and two links, and its zTOC, written by the official `FlatBuffers` library in the order in
-/// which SOCI's own writer does it: children first, back to front. Its one checkpoint is left out, and it stopped to
-/// read before the padding at the end of the tar.
+/// A layer of three files and two links, and its zTOC, written by the official `FlatBuffers`
+/// library in the order in which SOCI's own writer does it: children first, back to front. Its one
+/// checkpoint is left out, and it stopped to read before the padding at the end of the tar.
 const LAYER: &[u8] = include_bytes!("../data/soci/layer.tar.gz");
 const LAYER_ZTOC: &[u8] = include_bytes!("../data/soci/layer.ztoc");
 /// What that library makes of the checkpoints of a plain tar of 10240 bytes, in spans of 4096.

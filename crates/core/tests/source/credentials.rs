@@ -1,4 +1,5 @@
-//! Credentials on their way from files and helpers to the registry: forms of tokens, renewal, rotation.
+//! Credentials on their way from files and helpers to the registry: forms of tokens, renewal,
+//! rotation.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -277,8 +278,8 @@ async fn given_credentials_hold_for_their_host_only() {
     assert!(sent.iter().all(|seen| seen.authorization.is_none()));
 }
 
-/// Tokens that live for fifty milliseconds, as far as the client believes, while sixteen readers read for as long as
-/// it takes to renew them thirty times.
+/// Tokens that live for fifty milliseconds, as far as the client believes, while sixteen readers
+/// read for as long as it takes to renew them thirty times.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_are_renewed_under_concurrent_reads() {
     let dir = tempfile::tempdir().unwrap();
@@ -320,7 +321,8 @@ async fn tokens_are_renewed_under_concurrent_reads() {
     assert!(reads > 100, "{reads}");
     let refused = registry.log();
     let refused = refused.iter().filter(|line| line.ends_with(" 401")).count();
-    // Each source's first request finds out how to be let in; what a slow machine lets expire comes on top.
+    // Each source's first request finds out how to be let in; what a slow machine lets expire comes
+    // on top.
     assert!(refused < 16 + requests, "{refused} of {reads}");
 }
 

@@ -1,5 +1,5 @@
-//! Several hosts for one repository: who is asked for what, what each failure of one leads to, and who is sent which
-//! credentials.
+//! Several hosts for one repository: who is asked for what, what each failure of one leads to, and
+//! who is sent which credentials.
 
 use imgfs_core::source::ResolvedImage;
 use imgfs_core::source::route::Configuration;
@@ -185,7 +185,8 @@ async fn proxies_are_told_the_registry_and_the_registry_is_not() {
     }
 }
 
-/// Reads everything while the first of two hosts has this fault: requests to it, and what is said of it.
+/// Reads everything while the first of two hosts has this fault: requests to it, and what is said
+/// of it.
 async fn pass_over(spoil: &dyn Fn(&Registry)) -> (usize, usize, String) {
     let hosts = Hosts::new(1);
     let (_guard, warnings) = warnings();
@@ -216,7 +217,8 @@ async fn pass_over(spoil: &dyn Fn(&Registry)) -> (usize, usize, String) {
     (mirror, origin, shortcoming)
 }
 
-/// The first of two hosts has this fault: requests to it, those that the other one gets instead, and what is said.
+/// The first of two hosts has this fault: requests to it, those that the other one gets instead,
+/// and what is said.
 async fn check(spoil: &dyn Fn(&Registry), asked: usize, instead: usize, said: &str) {
     let (mirror, origin, shortcoming) = pass_over(spoil).await;
     assert!(shortcoming.contains(said), "{shortcoming}");
@@ -272,7 +274,8 @@ async fn a_mirror_that_answers_wrongly_is_passed_over_and_left_alone() {
         mirror.put_manifest("r", "latest", "text/html", "<html>log in</html>");
     };
     check(&page, 1, ALL, "what a tag points to").await;
-    // A config with another byte is found out by who reads it, and only that blob is asked for elsewhere.
+    // A config with another byte is found out by who reads it, and only that blob is asked for
+    // elsewhere.
     let hosts = Hosts::new(1);
     hosts.mirrors[0].fault_always(On::Blob, Fault::Corrupt);
     let source = hosts.open(&hosts.own("", &options()));
@@ -409,8 +412,8 @@ async fn a_tag_only_mirror_serves_all_of_what_a_tag_names() {
     assert_eq!(hosts.counts(), [ALL, ALL]);
 }
 
-/// What was sent as `Authorization` to a mirror and to the registry, which want it by name, for these settings of
-/// the mirror and entries of the credential file.
+/// What was sent as `Authorization` to a mirror and to the registry, which want it by name, for
+/// these settings of the mirror and entries of the credential file.
 async fn sent(
     settings: &str,
     entries: &[(&str, &str)],
@@ -478,8 +481,8 @@ async fn each_host_is_sent_its_own_credentials_only() {
     }
 }
 
-/// A mirror that only lacked the config was taken for one that might still give it: the registry with the wrong bytes
-/// was asked for ever.
+/// A mirror that only lacked the config was taken for one that might still give it: the registry
+/// with the wrong bytes was asked for ever.
 #[tokio::test]
 async fn the_last_hosts_lies_have_an_end_whatever_the_mirrors_do() {
     let hosts = Hosts::new(2);
@@ -512,7 +515,8 @@ async fn a_mirror_on_the_registrys_own_host_fails_alone() {
     assert_eq!((of_mirror.count(), requests.len()), (1, ALL + 1));
 }
 
-/// A storage node that is gone was asked until its URL expired, though the registry knew a better one.
+/// A storage node that is gone was asked until its URL expired, though the registry knew a better
+/// one.
 #[tokio::test]
 async fn a_storage_that_is_gone_makes_the_registry_asked_anew() {
     let registry = Registry::start();

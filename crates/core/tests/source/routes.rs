@@ -8,7 +8,8 @@ use imgfs_formats::oci::Location;
 
 use super::*;
 
-/// Every place is a port of this machine where nobody listens, by an address that is not treated as loopback.
+/// Every place is a port of this machine where nobody listens, by an address that is not treated as
+/// loopback.
 const CONF: &str = r#"
 [[registry]]
 prefix = "0.0.0.0:1/foo"

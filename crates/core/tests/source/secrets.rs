@@ -18,8 +18,9 @@ impl std::io::Write for Log {
     }
 }
 
-/// To be called before a thread listens to the log. Which places log at all is decided once for the process, by who
-/// listens when a place is first come by: a listener that is always there keeps others from deciding for none.
+/// To be called before a thread listens to the log. Which places log at all is decided once for the
+/// process, by who listens when a place is first come by: a listener that is always there keeps
+/// others from deciding for none.
 pub fn keep_places_logging() {
     static LISTENER: std::sync::Once = std::sync::Once::new();
     LISTENER.call_once(|| {

@@ -1,4 +1,5 @@
-//! Transfers that stall or crawl, and hosts that do not answer: raced, resumed, left alone for a while.
+//! Transfers that stall or crawl, and hosts that do not answer: raced, resumed, left alone for a
+//! while.
 
 use super::faults::content;
 use super::*;
@@ -132,8 +133,8 @@ async fn a_host_that_is_down_is_probed_and_not_hammered() {
     });
     let reads: Vec<_> = reads.collect();
     tokio::time::sleep(Duration::from_millis(800)).await;
-    // Each of the eight that may be under way at a time may have failed before the host counts as dead, and a
-    // probe or two.
+    // Each of the eight that may be under way at a time may have failed before the host counts as
+    // dead, and a probe or two.
     let sent = registry.requests().len();
     assert!((5..=16).contains(&sent), "{sent} requests in 0.8 s");
     registry.clear_faults();

@@ -13,7 +13,8 @@ pub struct DockerRegistry {
 }
 
 impl DockerRegistry {
-    /// Starts it with its storage in `dir`; `tls` is what its configuration says about that, a comma in front.
+    /// Starts it with its storage in `dir`; `tls` is what its configuration says about that, a
+    /// comma in front.
     pub fn start(program: &Path, dir: &Path, tls: &str) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap().to_string();

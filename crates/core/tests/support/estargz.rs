@@ -1,5 +1,5 @@
-//! A writer of eStargz for what real converters do not make here: several payloads in one member, landmarks anywhere,
-//! old footers, tables that are elsewhere, tables that lie.
+//! A writer of eStargz for what real converters do not make here: several payloads in one member,
+//! landmarks anywhere, old footers, tables that are elsewhere, tables that lie.
 
 use std::io::Write;
 
@@ -47,7 +47,8 @@ pub struct Written {
     pub table: Bytes,
 }
 
-/// Writes these files (directories where the name ends in a slash). `change` may alter the table before it is written.
+/// Writes these files (directories where the name ends in a slash). `change` may alter the table
+/// before it is written.
 pub fn write(files: &[(&str, &[u8])], form: Form, change: impl FnOnce(&mut Value)) -> Written {
     let mut writer = Writer::default();
     let mut entries = Vec::new();

@@ -155,8 +155,8 @@ pub fn write_layout(dir: &Path, images: &[(&str, &Image)]) {
     std::fs::write(dir.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}").unwrap();
 }
 
-/// Writes an archive as old versions of `docker save` do: one directory for each layer, a layer that occurs again as
-/// a symlink.
+/// Writes an archive as old versions of `docker save` do: one directory for each layer, a layer
+/// that occurs again as a symlink.
 pub fn write_old_archive(path: &Path, images: &[(&str, &Image)]) {
     let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
     let mut listed = Vec::new();
@@ -192,7 +192,8 @@ pub fn write_old_archive(path: &Path, images: &[(&str, &Image)]) {
     builder.finish().unwrap();
 }
 
-/// Writes an archive as newer versions of `docker save` do: an OCI layout with a `manifest.json` beside it.
+/// Writes an archive as newer versions of `docker save` do: an OCI layout with a `manifest.json`
+/// beside it.
 pub fn write_new_archive(path: &Path, images: &[(&str, &Image)]) {
     let mut builder = tar::Builder::new(std::fs::File::create(path).unwrap());
     let blob_name = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::sha256(bytes).hex());

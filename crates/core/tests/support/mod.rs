@@ -1,4 +1,5 @@
-//! Helpers shared by the integration tests: a registry in the process, images made in memory, other programs.
+//! Helpers shared by the integration tests: a registry in the process, images made in memory, other
+//! programs.
 //!
 //! Each test binary uses a part of it, hence the allowance.
 #![allow(dead_code, clippy::unwrap_used)]

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-/// The paths of `names`, or `None` after saying that `test` is skipped. Where CI or `IMGFS_TEST_REQUIRE` is set,
-/// a missing program fails the test.
+/// The paths of `names`, or `None` after saying that `test` is skipped. Where CI or
+/// `IMGFS_TEST_REQUIRE` is set, a missing program fails the test.
 pub fn find(test: &str, names: &[&str]) -> Option<Vec<PathBuf>> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut found = Vec::new();

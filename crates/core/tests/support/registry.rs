@@ -8,8 +8,8 @@
 //! assert_eq!(registry.requests().len(), 2);
 //! ```
 //!
-//! It runs on a thread of its own, so tests need not be async and may start the real program against it. It
-//! listens on a free loopback port, speaks plain http and stops when dropped.
+//! It runs on a thread of its own, so tests need not be async and may start the real program
+//! against it. It listens on a free loopback port, speaks plain http and stops when dropped.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -365,8 +365,8 @@ impl Registry {
         self.content().auth = Auth::Basic(encode(user, password));
     }
 
-    /// From now on only with a token, which needs these credentials if given. The token server is at `/token`
-    /// of the same address and writes `token-1`, `token-2`, ...
+    /// From now on only with a token, which needs these credentials if given. The token server is
+    /// at `/token` of the same address and writes `token-1`, `token-2`, ...
     pub fn require_token(&self, credentials: Option<(&str, &str)>) {
         self.content().auth =
             Auth::Token(credentials.map(|(user, password)| encode(user, password)));
@@ -395,14 +395,15 @@ impl Registry {
         self.content().tokens.clear();
     }
 
-    /// Blobs are redirected to `storage` from now on, which refuses `Authorization` and expired URLs.
+    /// Blobs are redirected to `storage` from now on, which refuses `Authorization` and expired
+    /// URLs.
     pub fn redirect_blobs_to(&self, storage: &Registry) {
         self.content().storage = Some((storage.address, Arc::clone(&storage.state)));
         storage.content().upstream = Some(Arc::clone(&self.state));
     }
 
-    /// From now on at most so many tags on a page; `link` is the header that names the next one, whose query
-    /// replaces `QUERY`.
+    /// From now on at most so many tags on a page; `link` is the header that names the next one,
+    /// whose query replaces `QUERY`.
     pub fn page_tags(&self, count: usize, link: &str) {
         self.content().tag_pages = Some((count, link.to_owned()));
     }
@@ -417,7 +418,8 @@ impl Registry {
         self.content().uploads = uploads;
     }
 
-    /// From now on each repository has only the blobs that are put there, and takes only what refers to what it has.
+    /// From now on each repository has only the blobs that are put there, and takes only what
+    /// refers to what it has.
     pub fn separate_repositories(&self) {
         self.content().homes = Some(BTreeSet::new());
     }
@@ -459,7 +461,8 @@ impl Registry {
         self.content().seen.clone()
     }
 
-    /// Requests so far, as `GET path-without-prefix status`, for comparison: digests are cut to 12 digits.
+    /// Requests so far, as `GET path-without-prefix status`, for comparison: digests are cut to 12
+    /// digits.
     pub fn log(&self) -> Vec<String> {
         let short = |path: &str| match path.split_once("sha256:") {
             Some((before, digest)) => format!("{before}{}", digest.get(..6).unwrap_or(digest)),

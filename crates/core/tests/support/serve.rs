@@ -1,4 +1,5 @@
-//! The answers of the registry in the process: routes, authentication, ranges and the faults asked for.
+//! The answers of the registry in the process: routes, authentication, ranges and the faults asked
+//! for.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -281,7 +282,8 @@ fn find_signed(
         .trim_start_matches("/signed/")
         .parse()
         .map_err(|_| StatusCode::NOT_FOUND)?;
-    // No deadlock: a registry that redirects holds nothing while it asks its storage for the signature.
+    // No deadlock: a registry that redirects holds nothing while it asks its storage for the
+    // signature.
     let body = upstream.content.lock().unwrap().blobs.get(&digest).cloned();
     Ok(Found {
         is_manifest: false,

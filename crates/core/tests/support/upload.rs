@@ -146,7 +146,8 @@ pub fn referrers(
         let json: Value = serde_json::from_slice(body).unwrap_or_default();
         if name.starts_with(&prefix) && json["subject"]["digest"] == subject {
             let mut entry = json!(descriptor(media_type, body));
-            // "If empty or missing, the config's media type" (distribution spec, "Listing Referrers").
+            // "If empty or missing, the config's media type" (distribution spec, "Listing
+            // Referrers").
             entry["artifactType"] = match &json["artifactType"] {
                 Value::Null => json["config"]["mediaType"].clone(),
                 named => named.clone(),

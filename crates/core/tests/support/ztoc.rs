@@ -1,7 +1,9 @@
-//! SOCI indexes, written after the published schema: zTOCs as `FlatBuffers`, and the manifests that lead to them.
+//! SOCI indexes, written after the published schema: zTOCs as `FlatBuffers`, and the manifests that
+//! lead to them.
 //!
-//! The members come from another tar reader than imgfs's; the checkpoints from imgfs's own pass over the blob, with
-//! whole windows of what the blob decodes to. Everything can be changed before it is encoded.
+//! The members come from another tar reader than imgfs's; the checkpoints from imgfs's own pass
+//! over the blob, with whole windows of what the blob decodes to. Everything can be changed before
+//! it is encoded.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -95,8 +97,8 @@ pub fn decode(blob: &[u8]) -> Vec<u8> {
 }
 
 impl Ztoc {
-    /// Of a gzip or plain tar layer, with a checkpoint at the first place that is more than `span` bytes behind the
-    /// last one.
+    /// Of a gzip or plain tar layer, with a checkpoint at the first place that is more than `span`
+    /// bytes behind the last one.
     pub fn of_blob(blob: &[u8], span: u64) -> Self {
         let tar = decode(blob);
         let is_gzip = blob.starts_with(&[0x1f, 0x8b]);
@@ -380,7 +382,8 @@ enum Value {
     Offsets(Vec<Value>),
 }
 
-/// A buffer with this root table, written front to back: field list, table, then what its fields point to.
+/// A buffer with this root table, written front to back: field list, table, then what its fields
+/// point to.
 fn flatbuffer(root: Value) -> Vec<u8> {
     let mut out = vec![0; 4];
     let mut pending = vec![(0, root)];
@@ -464,8 +467,8 @@ pub struct SociImage {
     pub list: Bytes,
 }
 
-/// An image with a SOCI index of version 2. `ztocs`: for each layer its zTOC, if it has one; `more` are further blobs of
-/// the SOCI index.
+/// An image with a SOCI index of version 2. `ztocs`: for each layer its zTOC, if it has one; `more`
+/// are further blobs of the SOCI index.
 pub fn soci_v2(image: &Image, ztocs: &[Option<Bytes>], more: &[(Descriptor, Bytes)]) -> SociImage {
     let (index, blobs) = soci_index(SOCI_V2, &image.layer_descriptors(), ztocs, more, None);
     let mut manifest: serde_json::Value = serde_json::from_slice(&image.manifest).unwrap();

@@ -1,8 +1,9 @@
 //! Whether an index in another format says the same as our own of the same layer.
 //!
-//! Such an index numbers the layer's bytes as it likes, so what can be compared here are the entries; which bytes a file
-//! has is for a caller that can read both ([`LayerIndex::files_to_compare`]). A table of contents may leave out its own parts,
-//! write names and times in its own way, and list a name that occurs twice once: the last one counts.
+//! Such an index numbers the layer's bytes as it likes, so what can be compared here are the
+//! entries; which bytes a file has is for a caller that can read both
+//! ([`LayerIndex::files_to_compare`]). A table of contents may leave out its own parts, write names
+//! and times in its own way, and list a name that occurs twice once: the last one counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -66,8 +67,9 @@ impl FileBytes {
 }
 
 impl LayerIndex {
-    /// Compares the entries of `found` with this index, which was made from the blob and has its file digests. The
-    /// error is the first difference, in words; else these files' bytes have to be the same.
+    /// Compares the entries of `found` with this index, which was made from the blob and has its
+    /// file digests. The error is the first difference, in words; else these files' bytes have to
+    /// be the same.
     pub fn files_to_compare(&self, found: &Self) -> Result<Vec<FilePair>, String> {
         let mut digests = self.file_digests.iter();
         let own = by_name(self.toc.iter().map(|entry| {
@@ -152,9 +154,10 @@ fn kind(entry: &Entry<'_>) -> String {
     }
 }
 
-/// Whether the layer has all extended attributes that are claimed. It may have more: makers of such indexes read the
-/// `SCHILY.xattr` of a tar alone, and our own index does not tell which ones `LIBARCHIVE.xattr` gave. So an index that
-/// leaves some out is not noticed; what is lost is a file's capability or access list, never gained or changed.
+/// Whether the layer has all extended attributes that are claimed. It may have more: makers of such
+/// indexes read the `SCHILY.xattr` of a tar alone, and our own index does not tell which ones
+/// `LIBARCHIVE.xattr` gave. So an index that leaves some out is not noticed; what is lost is a
+/// file's capability or access list, never gained or changed.
 fn has_xattrs(own: &Entry<'_>, claimed: &Entry<'_>) -> bool {
     let own: BTreeSet<_> = own.xattrs.iter().collect();
     claimed.xattrs.iter().all(|xattr| own.contains(xattr))
@@ -234,7 +237,8 @@ mod tests {
         }
     }
 
-    /// The formats of others know nothing of `LIBARCHIVE.xattr`, by which bsdtar gives them: such a layer was quarantined.
+    /// The formats of others know nothing of `LIBARCHIVE.xattr`, by which bsdtar gives them: such a
+    /// layer was quarantined.
     #[test]
     fn extended_attributes_may_be_left_out_and_nothing_else() {
         let xattr = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());

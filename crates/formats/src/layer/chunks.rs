@@ -1,7 +1,9 @@
-//! Decoding a span whose digests are those of chunks: gzip members or zstd frames, each with one or more chunks in it.
+//! Decoding a span whose digests are those of chunks: gzip members or zstd frames, each with one or
+//! more chunks in it.
 //!
-//! The digests are of the decoded bytes, so here a decompressor sees bytes that nothing vouches for yet. It runs within
-//! limits that [`super::SpanTable`] has checked: no member or frame is decoded further than its last chunk.
+//! The digests are of the decoded bytes, so here a decompressor sees bytes that nothing vouches for
+//! yet. It runs within limits that [`super::SpanTable`] has checked: no member or frame is decoded
+//! further than its last chunk.
 
 use super::inflate::{Inflate, Stop, Wrapper};
 use super::span::{Checkpoint, Chunk, Span};
@@ -9,7 +11,8 @@ use super::span_error::SpanError;
 use super::zstd_stream::zstd_decoder;
 use crate::oci::{Algorithm, Digest};
 
-/// Decodes the chunks out of `compressed`, the span's bytes of the blob, each to its place in `output`, and checks them.
+/// Decodes the chunks out of `compressed`, the span's bytes of the blob, each to its place in
+/// `output`, and checks them.
 pub(super) fn decode_chunks(
     span: &Span,
     chunks: &[Chunk],

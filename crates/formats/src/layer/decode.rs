@@ -1,8 +1,8 @@
 //! Decoding spans on the lazy path: compressed bytes in, checked uncompressed bytes out.
 //!
-//! A decompressor sees only bytes whose digest was checked, but for the formats that have digests of the decoded bytes
-//! alone (`super::chunks`). What comes out is checked, too, before anyone gets it, so a fault of an index of our own or
-//! of this program cannot become a wrong byte.
+//! A decompressor sees only bytes whose digest was checked, but for the formats that have digests
+//! of the decoded bytes alone (`super::chunks`). What comes out is checked, too, before anyone gets
+//! it, so a fault of an index of our own or of this program cannot become a wrong byte.
 
 use super::chunks::decode_chunks;
 use super::inflate::{Inflate, Stop, Wrapper};
@@ -15,8 +15,8 @@ use crate::oci::{Algorithm, Digest};
 /// Length of a gzip member's trailer: CRC-32 and size (RFC 1952).
 const GZIP_TRAILER: usize = 8;
 
-/// Decodes spans one after the other. Any span but one inside a zstd frame may come at any time; those must
-/// follow their predecessor.
+/// Decodes spans one after the other. Any span but one inside a zstd frame may come at any time;
+/// those must follow their predecessor.
 #[derive(Default)]
 pub struct SpanDecoder {
     inflate: Option<Inflate>,
@@ -118,8 +118,8 @@ impl SpanDecoder {
     }
 }
 
-/// Fills `output` from `input`: the rest of a member (`wrapper` says in which state `inflate` is) and, while
-/// output is missing, the members behind it.
+/// Fills `output` from `input`: the rest of a member (`wrapper` says in which state `inflate` is)
+/// and, while output is missing, the members behind it.
 fn inflate_members(
     inflate: &mut Inflate,
     mut wrapper: Wrapper,

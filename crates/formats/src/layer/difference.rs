@@ -6,8 +6,8 @@ use super::index::LayerIndex;
 use super::toc::Entry;
 
 impl LayerIndex {
-    /// The first difference between what was `claimed` and this index, which was made from the blob; `None` if they say
-    /// the same. Both need their file digests.
+    /// The first difference between what was `claimed` and this index, which was made from the
+    /// blob; `None` if they say the same. Both need their file digests.
     pub fn difference(&self, claimed: &Self) -> Option<String> {
         whole(self, claimed)
             .or_else(|| entries(self, claimed))

@@ -8,9 +8,9 @@
 //! sections  toc (zstd) | spans (zstd) | windows (zstd) | chunks (zstd) | file digests (32 bytes each)
 //! ```
 //!
-//! All numbers are little-endian. A section's hash covers its raw bytes, so the zstd library's version does not
-//! matter to what an index *is*; the header's check covers the table. The file digests are last because a
-//! mount does not read them.
+//! All numbers are little-endian. A section's hash covers its raw bytes, so the zstd library's
+//! version does not matter to what an index *is*; the header's check covers the table. The file
+//! digests are last because a mount does not read them.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -28,12 +28,13 @@ use crate::oci::{Algorithm, Digest, Digester};
 const MAGIC: [u8; 8] = *b"imgfsidx";
 /// Raise when the layout or a span rule changes: older files are then made anew.
 const VERSION: u32 = 2;
-/// Compression of the sections: higher levels gain 3 % and cost a noticeable pause at the end of a download.
+/// Compression of the sections: higher levels gain 3 % and cost a noticeable pause at the end of a
+/// download.
 const ZSTD_LEVEL: i32 = 3;
 /// Largest raw section; protects memory. A layer of 4 Mi entries stays below it.
 const MAX_SECTION: u64 = 2 << 30;
-/// Most raw bytes for each stored one, beside a start: real sections have 3 to 40. Protects memory against an index that
-/// nobody vouches for.
+/// Most raw bytes for each stored one, beside a start: real sections have 3 to 40. Protects memory
+/// against an index that nobody vouches for.
 const MAX_RATIO: u64 = 200;
 const MIN_RAW: u64 = 16 << 20;
 /// Bytes before the sections.
@@ -61,8 +62,8 @@ struct Section {
     hash: Hash,
 }
 
-/// A span's record in the spans section. Its window's bytes stand in the windows section and its chunks in the chunks
-/// section, in order.
+/// A span's record in the spans section. Its window's bytes stand in the windows section and its
+/// chunks in the chunks section, in order.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 struct SpanRecord {
@@ -111,7 +112,8 @@ pub struct LayerIndex {
     pub toc: Toc,
     /// The spans.
     pub spans: SpanTable,
-    /// BLAKE3 of each regular file's stored bytes, in the order of the entries. Empty when loaded without.
+    /// BLAKE3 of each regular file's stored bytes, in the order of the entries. Empty when loaded
+    /// without.
     pub file_digests: Vec<Hash>,
 }
 
@@ -150,7 +152,8 @@ impl LayerIndex {
         start.starts_with(&MAGIC) && start.ends_with(&VERSION.to_le_bytes())
     }
 
-    /// Whether a file is an index of a later version than this one, and not a damaged one of this. Reads its start alone.
+    /// Whether a file is an index of a later version than this one, and not a damaged one of this.
+    /// Reads its start alone.
     pub fn is_newer(mut file: impl Read) -> std::io::Result<bool> {
         let mut start = [0; HEADER_SIZE];
         match file.read_exact(&mut start) {
@@ -219,8 +222,8 @@ impl LayerIndex {
         ]
     }
 
-    /// The digests of files by where in the layer their first stored byte is; none if it has none, or was loaded without.
-    /// Those of sparse files are of the bytes that are stored.
+    /// The digests of files by where in the layer their first stored byte is; none if it has none,
+    /// or was loaded without. Those of sparse files are of the bytes that are stored.
     pub fn digests_by_start(&self) -> HashMap<u64, Hash> {
         let starts = self.toc.iter().filter_map(|entry| match entry.kind {
             EntryKind::File { offset, size } => Some((size > 0).then_some(offset)),
@@ -278,8 +281,9 @@ impl LayerIndex {
         }
     }
 
-    /// The index digest: all makers of an index of the same blob get the same one, with whatever version of zstd the file
-    /// is compressed. It is the SHA-256 of the header without the sections' stored lengths:
+    /// The index digest: all makers of an index of the same blob get the same one, with whatever
+    /// version of zstd the file is compressed. It is the SHA-256 of the header without the
+    /// sections' stored lengths:
     ///
     /// ```text
     /// magic "imgfsidx" | version u32 | codec u8 | algorithm u8 | 0 u16 | blob digest 64 | blob size u64 |
@@ -296,14 +300,16 @@ impl LayerIndex {
         self.header(sections).index_digest()
     }
 
-    /// The index digest of an index file, by its first [`HEADER_SIZE`] bytes: each section is checked against its hash
-    /// there when it is read, so this is the digest of whatever is read from the file.
+    /// The index digest of an index file, by its first [`HEADER_SIZE`] bytes: each section is
+    /// checked against its hash there when it is read, so this is the digest of whatever is read
+    /// from the file.
     pub fn digest_of_file(file: &[u8]) -> Result<Digest, IndexError> {
         let start = file.first_chunk().ok_or(IndexError::Version)?;
         Ok(Header::checked(start)?.index_digest())
     }
 
-    /// The size of the layer's uncompressed tar in bytes, as an index file says. Reads its header alone.
+    /// The size of the layer's uncompressed tar in bytes, as an index file says. Reads its header
+    /// alone.
     pub fn layer_size_of(mut file: impl Read) -> Result<u64, IndexError> {
         let mut start = [0; HEADER_SIZE];
         file.read_exact(&mut start)?;

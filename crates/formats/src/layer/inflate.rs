@@ -1,8 +1,9 @@
-//! A safe, small face on zlib's inflate: what random access into gzip needs and streaming crates hide.
+//! A safe, small face on zlib's inflate: what random access into gzip needs and streaming crates
+//! hide.
 //!
 //! That is: stopping at deflate block boundaries (`Z_BLOCK`), resuming in the middle of a byte
-//! (`inflatePrime`) with a given window (`inflateSetDictionary`), and asking for the current window. The
-//! semantics are zlib's manual's; the implementation is zlib-rs.
+//! (`inflatePrime`) with a given window (`inflateSetDictionary`), and asking for the current
+//! window. The semantics are zlib's manual's; the implementation is zlib-rs.
 
 #![expect(
     unsafe_code,
@@ -56,8 +57,8 @@ pub(crate) struct Step {
     pub produced: usize,
     /// The deflate stream (and the gzip trailer, with [`Wrapper::Gzip`]) is complete.
     pub ended: bool,
-    /// Stopped between two deflate blocks; so many bits (0 to 7) of the last consumed byte belong to what
-    /// comes next.
+    /// Stopped between two deflate blocks; so many bits (0 to 7) of the last consumed byte belong
+    /// to what comes next.
     pub boundary: Option<u8>,
 }
 
@@ -71,7 +72,8 @@ pub(crate) struct Inflate {
     stream: Box<z_stream>,
 }
 
-// SAFETY: the stream owns its state, allocated by Rust's allocator; nothing in it is tied to a thread.
+// SAFETY: the stream owns its state, allocated by Rust's allocator; nothing in it is tied to a
+// thread.
 unsafe impl Send for Inflate {}
 
 impl Inflate {
@@ -83,7 +85,8 @@ impl Inflate {
     pub(crate) fn new(wrapper: Wrapper) -> Self {
         let mut stream = Box::<z_stream>::default();
         let size = c_int::try_from(size_of::<z_stream>()).expect("a z_stream is small");
-        // SAFETY: the stream is default-initialised and boxed, so it never moves while zlib refers to it.
+        // SAFETY: the stream is default-initialised and boxed, so it never moves while zlib refers
+        // to it.
         let code =
             unsafe { inflateInit2_(&raw mut *stream, wrapper.window_bits(), zlibVersion(), size) };
         assert_eq!(code, Z_OK, "inflateInit2 of a default stream succeeds");
@@ -97,8 +100,8 @@ impl Inflate {
         debug_assert_eq!(code, Z_OK);
     }
 
-    /// Resumes a raw stream in the middle: `bits` (0 to 7) unused high bits of `last_byte`, and the output
-    /// that came before, at most [`WINDOW`] bytes.
+    /// Resumes a raw stream in the middle: `bits` (0 to 7) unused high bits of `last_byte`, and the
+    /// output that came before, at most [`WINDOW`] bytes.
     pub(crate) fn resume(
         &mut self,
         bits: u8,
@@ -145,7 +148,8 @@ impl Inflate {
             Stop::WhenFull => Z_NO_FLUSH,
             Stop::AtBlock => Z_BLOCK,
         };
-        // SAFETY: both pointers are valid for the lengths given, which are at most the slices' lengths.
+        // SAFETY: both pointers are valid for the lengths given, which are at most the slices'
+        // lengths.
         let code = unsafe { inflate(&raw mut *stream, flush) };
         let step = Step {
             consumed: (available_in - stream.avail_in) as usize,
@@ -154,7 +158,8 @@ impl Inflate {
             boundary: Self::boundary(stream.data_type).filter(|_| stop == Stop::AtBlock),
         };
         match code {
-            // Z_BUF_ERROR says that no progress was possible with this input and output: not an error.
+            // Z_BUF_ERROR says that no progress was possible with this input and output: not an
+            // error.
             Z_OK | Z_STREAM_END | Z_BUF_ERROR => Ok(step),
             _ => Err(InflateError),
         }
@@ -177,8 +182,8 @@ impl Inflate {
         window
     }
 
-    /// zlib's `data_type`: +128 at a block boundary, +64 in the last block, low three bits the unused bits.
-    /// Behind the last block nothing can be resumed, so that is no boundary.
+    /// zlib's `data_type`: +128 at a block boundary, +64 in the last block, low three bits the
+    /// unused bits. Behind the last block nothing can be resumed, so that is no boundary.
     fn boundary(data_type: c_int) -> Option<u8> {
         let at_boundary = data_type & 128 != 0 && data_type & 64 == 0;
         at_boundary.then(|| u8::try_from(data_type & 7).unwrap_or_default())

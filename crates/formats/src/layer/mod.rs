@@ -1,12 +1,12 @@
 //! One layer: tar, compression, spans and the index over them.
 //!
-//! A layer is one array of uncompressed bytes; a format is a table of spans over it. A tar member's data is
-//! contiguous there, so a file is `(layer, offset, size)`. This module turns bytes into values and does no
-//! I/O: it knows no registry and no cache.
+//! A layer is one array of uncompressed bytes; a format is a table of spans over it. A tar member's
+//! data is contiguous there, so a file is `(layer, offset, size)`. This module turns bytes into
+//! values and does no I/O: it knows no registry and no cache.
 //!
-//! The way in is the forward pass ([`Scanner`], [`ContentPass`]) that makes a [`LayerIndex`], or a table of contents that the
-//! layer's maker wrote ([`estargz`], [`zstd_chunked`]); the way out is [`SpanDecoder`], which turns one span's compressed
-//! bytes into checked uncompressed ones.
+//! The way in is the forward pass ([`Scanner`], [`ContentPass`]) that makes a [`LayerIndex`], or a
+//! table of contents that the layer's maker wrote ([`estargz`], [`zstd_chunked`]); the way out is
+//! [`SpanDecoder`], which turns one span's compressed bytes into checked uncompressed ones.
 
 mod agreement;
 mod chunks;

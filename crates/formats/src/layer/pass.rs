@@ -1,8 +1,8 @@
 //! The forward pass as a whole: from the bytes of a blob to its index.
 //!
-//! Two halves, so that they can run on two threads with decoded pieces in between: [`Scanner`] decodes and
-//! finds spans, [`ContentPass`] reads the tar and hashes what comes out. [`LayerIndex::join`] makes the index of
-//! both.
+//! Two halves, so that they can run on two threads with decoded pieces in between: [`Scanner`]
+//! decodes and finds spans, [`ContentPass`] reads the tar and hashes what comes out.
+//! [`LayerIndex::join`] makes the index of both.
 
 use super::index::LayerIndex;
 use super::scan::{Codec, Piece, ScanError, ScannedSpan, Scanner};

@@ -1,8 +1,10 @@
-//! Times as tables of contents write them: `2009-02-13T23:31:30.1234567Z`, or with a distance from UTC in hours.
+//! Times as tables of contents write them: `2009-02-13T23:31:30.1234567Z`, or with a distance from
+//! UTC in hours.
 //!
-//! Go's marshaller writes this form and no other (RFC 3339), with up to nine digits of a second's fraction. Go's zero time,
-//! 0001-01-01T00:00:00Z, is a time as any other here: writers take an entry's time from a tar header that they have read,
-//! where it is only if the tar says so (seen in skopeo 1.9; newer ones and eStargz leave it out, as eStargz does with 1970).
+//! Go's marshaller writes this form and no other (RFC 3339), with up to nine digits of a second's
+//! fraction. Go's zero time, 0001-01-01T00:00:00Z, is a time as any other here: writers take an
+//! entry's time from a tar header that they have read, where it is only if the tar says so (seen in
+//! skopeo 1.9; newer ones and eStargz leave it out, as eStargz does with 1970).
 
 use jiff::civil;
 use jiff::fmt::temporal::Pieces;

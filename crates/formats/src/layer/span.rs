@@ -1,7 +1,8 @@
 //! Spans: the pieces of a layer that are fetched, verified, decoded and cached as units.
 //!
-//! The uncompressed ranges of a table are contiguous from 0 to the layer's size. The compressed ranges are
-//! ascending; where a deflate checkpoint lies inside a byte, two neighbours share that byte:
+//! The uncompressed ranges of a table are contiguous from 0 to the layer's size. The compressed
+//! ranges are ascending; where a deflate checkpoint lies inside a byte, two neighbours share that
+//! byte:
 //!
 //! ```text
 //! uncompressed  |---- span 0 ----|---- span 1 ----|---- span 2 --|
@@ -12,18 +13,19 @@
 
 use std::ops::Range;
 
-/// How much uncompressed data a span holds at least (but for the last and those before a member start): small
-/// enough that a 4 KiB read costs one short request, large enough that the index stays below 1.5 % of the
-/// layer. Changing it changes every index.
+/// How much uncompressed data a span holds at least (but for the last and those before a member
+/// start): small enough that a 4 KiB read costs one short request, large enough that the index
+/// stays below 1.5 % of the layer. Changing it changes every index.
 pub const SPAN_SIZE: u64 = 1 << 20;
-/// A gzip member or zstd frame that starts this far into a span starts a new one: such a checkpoint needs no
-/// window. Changing it changes every index.
+/// A gzip member or zstd frame that starts this far into a span starts a new one: such a checkpoint
+/// needs no window. Changing it changes every index.
 pub const MEMBER_SPAN_SIZE: u64 = SPAN_SIZE / 2;
-/// Largest span, in uncompressed bytes: protects memory from a deflate block that never ends. Real writers end
-/// blocks after 16 to 32 Ki symbols, at most 8 MiB.
+/// Largest span, in uncompressed bytes: protects memory from a deflate block that never ends. Real
+/// writers end blocks after 16 to 32 Ki symbols, at most 8 MiB.
 pub const MAX_SPAN_SIZE: u64 = 64 << 20;
-/// Largest span, in bytes of the blob: a span's bytes are fetched into memory before they are checked. Compressors
-/// make data hardly larger than it was; much more is blocks, members and frames that decode to nothing.
+/// Largest span, in bytes of the blob: a span's bytes are fetched into memory before they are
+/// checked. Compressors make data hardly larger than it was; much more is blocks, members and
+/// frames that decode to nothing.
 pub const MAX_SPAN_COMPRESSED: u64 = 2 * MAX_SPAN_SIZE;
 /// Largest layer, in uncompressed bytes: protects the disk from bombs.
 pub const MAX_LAYER_SIZE: u64 = 256 << 30;
@@ -40,8 +42,8 @@ pub enum Checkpoint {
     MemberStart,
     /// Between two deflate blocks of a gzip member.
     Deflate {
-        /// How many bits (0 to 7) of the range's first byte belong to this span; if not 0, the range includes
-        /// that byte.
+        /// How many bits (0 to 7) of the range's first byte belong to this span; if not 0, the
+        /// range includes that byte.
         bits: u8,
         /// The output before the checkpoint, as `super::window` encodes it.
         window: Box<[u8]>,
@@ -78,8 +80,8 @@ pub enum SpanDigest {
     },
     /// In a SOCI index: SHA-256 of the compressed bytes.
     Compressed(Hash),
-    /// In the formats whose table of contents lists chunks (eStargz, zstd:chunked). What lies between the chunks
-    /// reads as zeros.
+    /// In the formats whose table of contents lists chunks (eStargz, zstd:chunked). What lies
+    /// between the chunks reads as zeros.
     Chunks(Box<[Chunk]>),
 }
 
@@ -128,7 +130,8 @@ impl SpanTable {
                 Checkpoint::Deflate { bits, .. } => u64::from(bits > 0),
                 _ => 0,
             };
-            // Tables of contents leave out what lies between files, SOCI the header of the first gzip member.
+            // Tables of contents leave out what lies between files, SOCI the header of the first
+            // gzip member.
             let may_skip = match &span.digest {
                 SpanDigest::Own { .. } => false,
                 SpanDigest::Compressed(_) => i == 0,

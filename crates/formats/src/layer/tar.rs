@@ -1,9 +1,9 @@
 //! The tar reader of the forward pass: uncompressed layer bytes in, entries and file digests out.
 //!
-//! Headers are parsed by the tar-core crate, with its limits; what it does not do as container tools do is
-//! done here: modification times with fractions and before 1970, `LIBARCHIVE.xattr`, link members without a
-//! body, `'\0'` members that are directories. Where tars are ambiguous, Go's archive/tar is the model, as docker,
-//! containerd, podman and umoci are built on it.
+//! Headers are parsed by the tar-core crate, with its limits; what it does not do as container
+//! tools do is done here: modification times with fractions and before 1970, `LIBARCHIVE.xattr`,
+//! link members without a body, `'\0'` members that are directories. Where tars are ambiguous, Go's
+//! archive/tar is the model, as docker, containerd, podman and umoci are built on it.
 
 use base64::Engine;
 use tar_core::parse::{Limits, ParseEvent, ParsedEntry, Parser};
@@ -13,14 +13,15 @@ use super::span::Hash;
 use super::toc::{Entry, EntryKind, Extent, Mtime, Toc, TocBuilder, TocError, Xattrs};
 
 const BLOCK: u64 = 512;
-/// Most metadata in front of one entry (PAX records, long names, sparse maps), in bytes: Go's limit.
+/// Most metadata in front of one entry (PAX records, long names, sparse maps), in bytes: Go's
+/// limit.
 const MAX_HEADERS: u32 = 1 << 20;
 /// Most runs of one sparse file; each costs at most 24 bytes of index.
 const MAX_SPARSE_RUNS: usize = 100_000;
 /// Most bytes a header group may need before it is complete: metadata and a sparse map.
 const MAX_PENDING: usize = 4 << 20;
-/// Most extended attributes of one entry: protects time, as each is looked for among those before it. More than
-/// fit in a kernel's list (64 KiB) with names of usual length.
+/// Most extended attributes of one entry: protects time, as each is looked for among those before
+/// it. More than fit in a kernel's list (64 KiB) with names of usual length.
 const MAX_XATTRS: usize = 4096;
 /// Owner shown for ids that do not fit in 32 bits: the kernel's overflow id.
 const NOBODY: u32 = 65534;
@@ -106,7 +107,8 @@ impl TarScanner {
     pub fn push(&mut self, mut input: &[u8]) -> Result<(), TarError> {
         while !input.is_empty() {
             if self.parser.is_done() {
-                // What follows the end marker is ignored, as Go does; it still counts for the layer's digest.
+                // What follows the end marker is ignored, as Go does; it still counts for the
+                // layer's digest.
                 self.position += input.len() as u64;
                 return Ok(());
             }
@@ -145,7 +147,8 @@ impl TarScanner {
                         self.pending = pending;
                     } else if let Some(rest) = pending.get(taken..).filter(|rest| !rest.is_empty())
                     {
-                        // The parser wanted no more than it needed, so at most a body begins in the rest.
+                        // The parser wanted no more than it needed, so at most a body begins in the
+                        // rest.
                         self.position -= rest.len() as u64;
                         self.push(rest)?;
                     }
@@ -175,8 +178,8 @@ impl TarScanner {
         ))
     }
 
-    /// Parses one header group from the start of `input`, which begins at `self.position`. Returns how many
-    /// bytes it took, 0 if it needs more (then `wanted` says how many).
+    /// Parses one header group from the start of `input`, which begins at `self.position`. Returns
+    /// how many bytes it took, 0 if it needs more (then `wanted` says how many).
     fn parse(&mut self, input: &[u8]) -> Result<usize, TarError> {
         let invalid = |position, cause: &dyn ToString| TarError::Invalid {
             position,
@@ -315,8 +318,8 @@ impl TarScanner {
                 cause,
             })?;
         }
-        // What the parser took of a sparse 1.0 map is no part of `size`; header, map and padding are whole
-        // blocks, so the padding depends on the body alone.
+        // What the parser took of a sparse 1.0 map is no part of `size`; header, map and padding
+        // are whole blocks, so the padding depends on the body alone.
         let padding = (BLOCK - body % BLOCK) % BLOCK;
         if body > 0 {
             self.body = Some(Body {
@@ -518,7 +521,8 @@ fn parse_time(text: &[u8]) -> Option<Mtime> {
     })
 }
 
-/// The header's time: octal, or base-256 in two's complement, which the parser hands on as its low 64 bits.
+/// The header's time: octal, or base-256 in two's complement, which the parser hands on as its low
+/// 64 bits.
 fn header_time(mtime: u64) -> Mtime {
     Mtime {
         seconds: mtime.cast_signed(),
@@ -543,7 +547,8 @@ mod tests {
         );
     }
 
-    /// A megabyte of short records once took seconds, and an image can have thousands of megabytes of them.
+    /// A megabyte of short records once took seconds, and an image can have thousands of megabytes
+    /// of them.
     #[test]
     fn an_entry_has_a_limited_number_of_xattrs() {
         let records = |count: usize| -> Vec<u8> {

@@ -1,8 +1,9 @@
 //! The table of contents of a layer: one [`Entry`] for each tar member, in tar order.
 //!
-//! Names stand as the tar has them (PAX and GNU long names applied, nothing cleaned): what a path means, what
-//! is a whiteout and which entry wins is the union's business. In memory a [`Toc`] is four flat arrays, so a layer of
-//! a million files is loaded by a few large reads and no allocation for each file:
+//! Names stand as the tar has them (PAX and GNU long names applied, nothing cleaned): what a path
+//! means, what is a whiteout and which entry wins is the union's business. In memory a [`Toc`] is
+//! four flat arrays, so a layer of a million files is loaded by a few large reads and no allocation
+//! for each file:
 //!
 //! ```text
 //! records   48 bytes an entry, little-endian:
@@ -13,8 +14,9 @@
 //! xattrs    each set: count u32, then for each: name_len u16 | value_len u32 | name | value
 //! ```
 //!
-//! `value` is the data's offset in the layer for a file, `first extent << 32 | count` for a sparse file
-//! (flag 1), `major << 32 | minor` for a device. `xattrs` is 0 for none, else the number of the set plus one.
+//! `value` is the data's offset in the layer for a file, `first extent << 32 | count` for a sparse
+//! file (flag 1), `major << 32 | minor` for a device. `xattrs` is 0 for none, else the number of
+//! the set plus one.
 
 use std::collections::HashMap;
 
@@ -38,7 +40,8 @@ pub(crate) const MAX_EXTENTS: usize = 1 << 20;
 
 const FLAG_SPARSE: u8 = 1;
 
-/// Modification time: seconds since 1970 (negative before) and nanoseconds below one second, forwards.
+/// Modification time: seconds since 1970 (negative before) and nanoseconds below one second,
+/// forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 pub struct Mtime {
     /// Whole seconds, rounded down.
@@ -195,8 +198,8 @@ impl Toc {
     /// The entries, in tar order.
     pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
         let mut strings = self.strings.as_slice();
-        // `decode` and the builder guarantee that lengths, set numbers and extent ranges are in bounds; the
-        // defaults are never reached.
+        // `decode` and the builder guarantee that lengths, set numbers and extent ranges are in
+        // bounds; the defaults are never reached.
         self.records.iter().map(move |record| {
             let path = take(&mut strings, usize::from(record.path_len.get()));
             let link = take(&mut strings, usize::from(record.link_len.get()));
@@ -298,8 +301,8 @@ impl Toc {
         out
     }
 
-    /// Reads what [`Toc::encode`] wrote. `layer_size` is the layer's uncompressed size: no file may reach
-    /// beyond it.
+    /// Reads what [`Toc::encode`] wrote. `layer_size` is the layer's uncompressed size: no file may
+    /// reach beyond it.
     pub fn decode(bytes: &[u8], layer_size: u64) -> Result<Self, TocError> {
         let mut rest = bytes;
         let [records, strings, extents, xattrs] = [

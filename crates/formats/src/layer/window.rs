@@ -1,10 +1,11 @@
 //! Sparse windows: of the 32 KiB before a checkpoint, only the bytes that later data refers to.
 //!
-//! Typically a tenth is referred to, so a checkpoint costs about 2 KB instead of 32. Which bytes they are is
-//! found without an inflater of our own: the data behind the checkpoint is decoded three times with made-up
-//! windows. An output byte comes from the window exactly where two windows that differ everywhere lead to
-//! different output; two windows that spell the low and the high byte of their own positions say from where.
-//! (Output further than 32 KiB behind the checkpoint cannot refer to the window.)
+//! Typically a tenth is referred to, so a checkpoint costs about 2 KB instead of 32. Which bytes
+//! they are is found without an inflater of our own: the data behind the checkpoint is decoded
+//! three times with made-up windows. An output byte comes from the window exactly where two windows
+//! that differ everywhere lead to different output; two windows that spell the low and the high
+//! byte of their own positions say from where. (Output further than 32 KiB behind the checkpoint
+//! cannot refer to the window.)
 //!
 //! A sparse window is stored as runs, LEB128 numbers, and the bytes between:
 //!
@@ -17,8 +18,8 @@ use super::inflate::{Inflate, InflateError, Stop, WINDOW};
 /// Runs of zeros shorter than this are cheaper to store as bytes.
 const MIN_GAP: usize = 3;
 
-/// Keeps of `window` only what `following` (compressed data right behind the checkpoint) refers to, and
-/// encodes it. `bits` and `last_byte` are the checkpoint's, as for [`Inflate::resume`].
+/// Keeps of `window` only what `following` (compressed data right behind the checkpoint) refers to,
+/// and encodes it. `bits` and `last_byte` are the checkpoint's, as for [`Inflate::resume`].
 pub(super) fn sparse(
     inflate: &mut Inflate,
     window: &[u8],

@@ -13,8 +13,8 @@
 //!                   vnd.imgfs.layer                        digest of the image's layer
 //! ```
 //!
-//! The JSON has one form: the same properties in the same order, annotations sorted, no times. So everybody makes the
-//! same artifact of the same indexes.
+//! The JSON has one form: the same properties in the same order, annotations sorted, no times. So
+//! everybody makes the same artifact of the same indexes.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,8 @@ pub const INDEX_ARTIFACT: &str = "application/vnd.imgfs.index.v1";
 pub const LAYER_INDEX: &str = "application/vnd.imgfs.layer-index.v1";
 /// Type of a layer's midstates in it.
 pub const MIDSTATES: &str = "application/vnd.imgfs.midstates.v1";
-/// What the config's descriptor points to (image-spec manifest.md, "Guidance for an Empty Descriptor").
+/// What the config's descriptor points to (image-spec manifest.md, "Guidance for an Empty
+/// Descriptor").
 pub const EMPTY_CONFIG: &[u8] = b"{}";
 
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
@@ -224,7 +225,8 @@ impl Artifact {
 }
 
 impl PublishedIndex {
-    /// Whether `key` has signed that `digest` is the index of the layer. `None`: it has signed nothing here.
+    /// Whether `key` has signed that `digest` is the index of the layer. `None`: it has signed
+    /// nothing here.
     pub fn is_signed(&self, key: &PublicKey, digest: &Digest) -> Option<bool> {
         let signature = self.signatures.get(&key.id())?;
         Some(key.verify(&self.layer, digest, signature))
@@ -280,7 +282,8 @@ fn annotated(blob: &Descriptor, annotation: &'static str) -> Result<Digest, Arti
         })
 }
 
-/// What a manifest says it is, for its descriptor: by its bytes alone, so that everybody says the same.
+/// What a manifest says it is, for its descriptor: by its bytes alone, so that everybody says the
+/// same.
 pub(super) fn media_type_of(manifest: &[u8]) -> String {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]

@@ -1,7 +1,7 @@
 //! Content digests: `algorithm:hex`, as the OCI image spec's descriptor.md defines them.
 //!
-//! A [`Digest`] names bytes as they are distributed (a blob); a [`DiffId`] names the uncompressed tar of a
-//! layer. They are two types because mixing them up is the classic mistake.
+//! A [`Digest`] names bytes as they are distributed (a blob); a [`DiffId`] names the uncompressed
+//! tar of a layer. They are two types because mixing them up is the classic mistake.
 
 use std::fmt;
 use std::str::FromStr;
@@ -106,8 +106,8 @@ impl Digest {
         })
     }
 
-    /// As a tag: where a registry without the referrers API keeps what belongs to a manifest, and an index repository
-    /// the index of a layer (distribution spec, "Referrers Tag Schema").
+    /// As a tag: where a registry without the referrers API keeps what belongs to a manifest, and
+    /// an index repository the index of a layer (distribution spec, "Referrers Tag Schema").
     pub fn tag(&self) -> String {
         let hex: String = self.hex().chars().take(64).collect();
         format!("{}-{hex}", self.algorithm.name())

@@ -33,8 +33,8 @@ impl ImageConfig {
         Vec::<BuildStep>::deserialize(&self.history).unwrap_or_default()
     }
 
-    /// For each layer, base first, the step that made it. `None` for all layers if the history tells of more or fewer
-    /// layers than there are: then nobody knows which step made which.
+    /// For each layer, base first, the step that made it. `None` for all layers if the history
+    /// tells of more or fewer layers than there are: then nobody knows which step made which.
     pub fn steps_of_layers(&self) -> Vec<Option<BuildStep>> {
         let layers = self.rootfs.diff_ids.len();
         let steps = self.steps().into_iter().filter(|step| !step.empty_layer);

@@ -5,7 +5,8 @@
 //! otherwise                             an OCI index, which may list manifests of either kind
 //! ```
 //!
-//! The encoding depends on the members and their order alone: the same list has the same digest everywhere.
+//! The encoding depends on the members and their order alone: the same list has the same digest
+//! everywhere.
 
 use serde::Serialize;
 
@@ -101,8 +102,8 @@ impl ListFormat {
 }
 
 impl ManifestList {
-    /// Adds a member, in the place of the one of the same name if there is one. The same image again changes nothing: what
-    /// was said of it stays.
+    /// Adds a member, in the place of the one of the same name if there is one. The same image
+    /// again changes nothing: what was said of it stays.
     pub fn add(&mut self, member: ListMember) {
         match (self.members.iter_mut()).find(|known| known.reference == member.reference) {
             Some(known) if known.manifest.digest == member.manifest.digest => {}
@@ -111,7 +112,8 @@ impl ManifestList {
         }
     }
 
-    /// The member of this name; `name` may also be the digest of its manifest, alone or after its repository.
+    /// The member of this name; `name` may also be the digest of its manifest, alone or after its
+    /// repository.
     pub fn find_mut(&mut self, name: &str) -> Option<&mut ListMember> {
         let digest = name.parse().ok();
         let reference: Option<Reference> = name.parse().ok();

@@ -1,8 +1,8 @@
 //! Manifests, indexes and configs: what a digest of JSON bytes means.
 //!
-//! [`Document::parse`] decides from the body what kind of document it is and refuses a body that mixes kinds
-//! or contradicts its declared media type (the confusion attack of CVE-2021-41190). Unknown properties are
-//! ignored and optional ones may be `null`, as the spec asks of readers.
+//! [`Document::parse`] decides from the body what kind of document it is and refuses a body that
+//! mixes kinds or contradicts its declared media type (the confusion attack of CVE-2021-41190).
+//! Unknown properties are ignored and optional ones may be `null`, as the spec asks of readers.
 
 use std::collections::BTreeMap;
 
@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{DiffId, Digest, MediaType, Platform};
 
-/// Largest manifest or index accepted, in bytes: the distribution spec's lower bound for registries, and
-/// close to what containerd accepts. Protects memory.
+/// Largest manifest or index accepted, in bytes: the distribution spec's lower bound for
+/// registries, and close to what containerd accepts. Protects memory.
 pub const MAX_MANIFEST_SIZE: u64 = 4 << 20;
 /// Largest image config accepted, in bytes.
 pub const MAX_CONFIG_SIZE: u64 = 8 << 20;
@@ -231,7 +231,8 @@ struct Probe {
 }
 
 impl Document {
-    /// Reads a manifest or index. `declared` is the `Content-Type` or the descriptor's media type, if known.
+    /// Reads a manifest or index. `declared` is the `Content-Type` or the descriptor's media type,
+    /// if known.
     pub fn parse(body: &[u8], declared: Option<&str>) -> Result<Self, ManifestError> {
         let size = body.len() as u64;
         if size > MAX_MANIFEST_SIZE {

@@ -9,8 +9,8 @@ pub enum MediaType {
     Manifest,
     /// An image configuration.
     ImageConfig,
-    /// A layer tar. The compression is what the type says: registries and writers are known to lie, so the
-    /// first bytes decide (see `layer::Codec`).
+    /// A layer tar. The compression is what the type says: registries and writers are known to lie,
+    /// so the first bytes decide (see `layer::Codec`).
     Layer(Compression),
     /// A layer that must not be distributed (Windows base layers): its bytes are usually elsewhere.
     ForeignLayer(Compression),
@@ -31,8 +31,8 @@ pub enum Compression {
     Zstd,
 }
 
-/// The types a manifest request accepts, in order of preference. Without an `Accept` header some registries
-/// answer with schema 1.
+/// The types a manifest request accepts, in order of preference. Without an `Accept` header some
+/// registries answer with schema 1.
 pub const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, \
      application/vnd.oci.image.manifest.v1+json, \

@@ -1,5 +1,5 @@
-//! SHA-256 midstates: the hash's inner state at every 4 MiB of a blob, so that several cores can check it in any
-//! order.
+//! SHA-256 midstates: the hash's inner state at every 4 MiB of a blob, so that several cores can
+//! check it in any order.
 //!
 //! ```text
 //! blob     |-- 4 MiB --|-- 4 MiB --|-- 4 MiB --|- rest -|
@@ -7,20 +7,22 @@
 //! file                 S1 32 bytes | S2 32 bytes | S3 32 bytes
 //! ```
 //!
-//! A state is the eight 32-bit words of FIPS 180-4 (H0 to H7), each with its first byte first. The states are hints that
-//! nobody has to believe: H0 is fixed and the digest is known, so if each segment leads from the state before it to the
-//! state behind it, the chain is complete and the blob is the one with that digest. A wrong state makes a check fail that
-//! should not; it cannot make one succeed.
+//! A state is the eight 32-bit words of FIPS 180-4 (H0 to H7), each with its first byte first. The
+//! states are hints that nobody has to believe: H0 is fixed and the digest is known, so if each
+//! segment leads from the state before it to the state behind it, the chain is complete and the
+//! blob is the one with that digest. A wrong state makes a check fail that should not; it cannot
+//! make one succeed.
 //!
-//! ring, which hashes everything else here, gives no access to the state; `sha2` does. It is half as fast where the
-//! processor has no instructions for SHA-256, so it is used only to make these states and to check by them.
+//! ring, which hashes everything else here, gives no access to the state; `sha2` does. It is half
+//! as fast where the processor has no instructions for SHA-256, so it is used only to make these
+//! states and to check by them.
 
 use std::ops::Range;
 
 use super::{Algorithm, Digest};
 
-/// Bytes of the blob between two states: few enough to be held in memory, so many that the states are less than
-/// a hundred-thousandth of the blob. Changing it changes the media type.
+/// Bytes of the blob between two states: few enough to be held in memory, so many that the states
+/// are less than a hundred-thousandth of the blob. Changing it changes the media type.
 pub const MIDSTATE_INTERVAL: u64 = 4 << 20;
 
 /// Bytes of a state.
@@ -121,8 +123,8 @@ impl Midstates {
         start.min(self.blob_size)..end.min(self.blob_size)
     }
 
-    /// Checks one segment's bytes: that they lead from the state before to the one behind, or, at the end, to
-    /// `blob`. If every segment of the blob passes, its digest is `blob`.
+    /// Checks one segment's bytes: that they lead from the state before to the one behind, or, at
+    /// the end, to `blob`. If every segment of the blob passes, its digest is `blob`.
     pub fn check(&self, segment: u64, bytes: &[u8], blob: &Digest) -> Result<(), MidstateError> {
         if blob.algorithm() != Algorithm::Sha256 {
             return Err(MidstateError::Algorithm(*blob));
@@ -194,7 +196,8 @@ impl MidstateDigester {
         while !bytes.is_empty() {
             let position = self.length % MIDSTATE_INTERVAL;
             if position == 0 && self.length > 0 {
-                // Only now is it known that the blob goes on: at its end the digest takes the state's place.
+                // Only now is it known that the blob goes on: at its end the digest takes the
+                // state's place.
                 self.states.push(self.state);
             }
             let until_state = usize::try_from(MIDSTATE_INTERVAL - position).unwrap_or(usize::MAX);
@@ -389,8 +392,8 @@ mod tests {
         assert!(Midstates::decode(&[], u64::MAX).is_err());
     }
 
-    /// Computed by another implementation (Python, FIPS 180-4 written out): the words' first byte comes first, so a
-    /// machine of the other word order makes the same file.
+    /// Computed by another implementation (Python, FIPS 180-4 written out): the words' first byte
+    /// comes first, so a machine of the other word order makes the same file.
     #[test]
     fn a_known_state() {
         let (_, states) = made(&vec![0; INTERVAL + 1], usize::MAX);

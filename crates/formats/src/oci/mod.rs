@@ -1,4 +1,5 @@
-//! The words of the OCI specifications as types: references, digests, media types, manifests, platforms.
+//! The words of the OCI specifications as types: references, digests, media types, manifests,
+//! platforms.
 //!
 //! Pure values: bytes and strings in, values out. Nothing here does I/O, knows a registry or a tar.
 

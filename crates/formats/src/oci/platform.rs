@@ -14,11 +14,12 @@ use super::{Descriptor, MediaType};
 
 /// `BuildKit`'s mark on attestations stored beside images.
 const ATTESTATION: &str = "vnd.docker.reference.type";
-/// SOCI's mark on its indexes of version 2 in a list, beside the artifact type: skopeo 1.9 drops that when it
-/// copies a list.
+/// SOCI's mark on its indexes of version 2 in a list, beside the artifact type: skopeo 1.9 drops
+/// that when it copies a list.
 const SOCI_INDEX: &str = "com.amazon.soci.image-manifest-digest";
 
-/// Windows builds whose hosts run older containers too, from here on (Windows Server 2022 and 2025).
+/// Windows builds whose hosts run older containers too, from here on (Windows Server 2022 and
+/// 2025).
 const WINDOWS_LTSC_BUILDS: [u32; 2] = [20348, 26100];
 
 /// Where an image can run.
@@ -78,8 +79,8 @@ pub enum PlatformError {
 }
 
 impl Platform {
-    /// Reads `os[(os.version[+feature]..)][/arch[/variant]]`. A single word is an operating system if it is a
-    /// known one, else a CPU; what is not said is taken from `host`.
+    /// Reads `os[(os.version[+feature]..)][/arch[/variant]]`. A single word is an operating system
+    /// if it is a known one, else a CPU; what is not said is taken from `host`.
     pub fn parse(text: &str, host: &Self) -> Result<Self, PlatformError> {
         let malformed = || PlatformError::Malformed(text.to_owned());
         let is_word = |word: &&str| {
@@ -281,8 +282,9 @@ impl PlatformMatcher {
         })
     }
 
-    /// The images among `listed` that may be meant, best first: those that fit, in order of preference and
-    /// then of the list, then those that do not say their platform (their config decides). Never empty.
+    /// The images among `listed` that may be meant, best first: those that fit, in order of
+    /// preference and then of the list, then those that do not say their platform (their config
+    /// decides). Never empty.
     pub fn order<'a>(
         &self,
         listed: &'a [Descriptor],
@@ -324,8 +326,9 @@ impl PlatformMatcher {
     }
 }
 
-/// Whether an index's entry can be an image or a further index: not an attestation, not an artifact. SOCI v2
-/// indexes carry a real platform, so only the artifact type and an annotation tell them apart.
+/// Whether an index's entry can be an image or a further index: not an attestation, not an
+/// artifact. SOCI v2 indexes carry a real platform, so only the artifact type and an annotation
+/// tell them apart.
 pub fn may_be_image(descriptor: &Descriptor) -> bool {
     let unknown = descriptor
         .platform
@@ -391,8 +394,8 @@ fn preference(architecture: &str, variant: &str) -> Vec<(String, String)> {
     list
 }
 
-/// Whether a Windows host of version `host` runs an image of version `image`: the same build before Windows
-/// Server 2022; from then on everything since the last long-term release below the host.
+/// Whether a Windows host of version `host` runs an image of version `image`: the same build before
+/// Windows Server 2022; from then on everything since the last long-term release below the host.
 fn windows_runs(host: &str, image: &str) -> bool {
     if image.is_empty() {
         return true;
@@ -599,8 +602,8 @@ mod tests {
         check("10.0.20348", "", true);
     }
 
-    /// A descriptor for each `platform[!mark]`: `-` has no platform, `!` is an attestation, `?` an artifact, `$` a SOCI
-    /// index that lost its type.
+    /// A descriptor for each `platform[!mark]`: `-` has no platform, `!` is an attestation, `?` an
+    /// artifact, `$` a SOCI index that lost its type.
     fn index(entries: &str) -> Vec<Descriptor> {
         entries
             .split_whitespace()

@@ -9,9 +9,10 @@
 //! docker-archive:FILE[:name]      what `docker save` writes; `name` may be `@N`, the N-th image
 //! ```
 //!
-//! The grammar of registry names is the one of the Go module distribution/reference, with its normalisation.
-//! A transport prefix always wins: `oci:x` is a directory, the repository `oci` has to be written `docker://oci:x`.
-//! Nothing here looks at the disk, so paths stay as they were typed.
+//! The grammar of registry names is the one of the Go module distribution/reference, with its
+//! normalisation. A transport prefix always wins: `oci:x` is a directory, the repository `oci` has
+//! to be written `docker://oci:x`. Nothing here looks at the disk, so paths stay as they were
+//! typed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,12 +23,14 @@ use super::{Digest, DigestError};
 /// The registry of names without a host.
 pub const DEFAULT_REGISTRY: &str = "docker.io";
 const DEFAULT_TAG: &str = "latest";
-/// Longest repository path, in bytes: what distribution/reference and many registries' databases accept.
+/// Longest repository path, in bytes: what distribution/reference and many registries' databases
+/// accept.
 const MAX_REPOSITORY: usize = 255;
 /// Longest tag, in bytes (distribution spec).
 const MAX_TAG: usize = 128;
 
-/// A normalised name of an image. `Display` prints it in full, always the same way for the same image.
+/// A normalised name of an image. `Display` prints it in full, always the same way for the same
+/// image.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Reference {
     location: Location,
@@ -36,7 +39,8 @@ pub struct Reference {
 /// Where a [`Reference`] points.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Location {
-    /// A repository of a registry. At least one of tag and digest is set; with both, the digest decides.
+    /// A repository of a registry. At least one of tag and digest is set; with both, the digest
+    /// decides.
     Registry {
         /// Host name or address, with `:port` if given.
         host: String,
@@ -192,8 +196,8 @@ impl Reference {
         }
     }
 
-    /// The form people use: without the default registry, with an abbreviated digest. Not a key: two images
-    /// may share it.
+    /// The form people use: without the default registry, with an abbreviated digest. Not a key:
+    /// two images may share it.
     pub fn short(&self) -> String {
         let Location::Registry {
             host,
@@ -232,8 +236,8 @@ pub struct ShortName {
 }
 
 impl ShortName {
-    /// The short name that `text` is, if it is a valid one. `docker://name` is none: there, as for skopeo, a
-    /// missing host always means [`DEFAULT_REGISTRY`].
+    /// The short name that `text` is, if it is a valid one. `docker://name` is none: there, as for
+    /// skopeo, a missing host always means [`DEFAULT_REGISTRY`].
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         if text.starts_with("docker://") {

@@ -8,8 +8,8 @@
 //! key id    first 16 hex digits of the SHA-256 of the public key's 32 bytes
 //! ```
 //!
-//! What is signed names the layer and its index and nothing else: it holds in every repository and for every image
-//! that the layer is in.
+//! What is signed names the layer and its index and nothing else: it holds in every repository and
+//! for every image that the layer is in.
 
 use std::fmt;
 
@@ -27,7 +27,8 @@ const DOMAIN: &str = "imgfs layer index v1";
 const SPKI_PREFIX: [u8; 12] = [
     0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
 ];
-/// Hex digits of a key id: enough that nobody's keys collide by chance. It only says which key to try.
+/// Hex digits of a key id: enough that nobody's keys collide by chance. It only says which key to
+/// try.
 const KEY_ID: usize = 16;
 /// Largest key file read, in bytes; real ones have some hundred.
 pub const MAX_KEY_FILE: u64 = 64 << 10;

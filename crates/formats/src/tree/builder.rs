@@ -1,9 +1,10 @@
 //! The tree under construction: nodes, and slots keyed by directory and name.
 //!
-//! A slot holds the node that a name stands for now, or says that the name is removed. Taking a directory away
-//! only empties its slot, and making it opaque gives it a new node: the slots of what was below keep the old
-//! node as their key, and nobody asks for that again. So nothing is ever searched, moved or freed, and an
-//! entry costs one probe of the hash table when it follows an entry of the same directory.
+//! A slot holds the node that a name stands for now, or says that the name is removed. Taking a
+//! directory away only empties its slot, and making it opaque gives it a new node: the slots of
+//! what was below keep the old node as their key, and nobody asks for that again. So nothing is
+//! ever searched, moved or freed, and an entry costs one probe of the hash table when it follows an
+//! entry of the same directory.
 //!
 //! Names and targets stay in the tables of contents; nothing is allocated for a single entry.
 
@@ -17,7 +18,8 @@ use super::resolve::{Child, Shape, View};
 use super::{MAX_WARNINGS, TreeError, Warning, WarningKind};
 use crate::layer::{Entry, Extent, Xattrs};
 
-/// Prefixes of xattrs that overlayfs gives a meaning to: shown to it, they would hide or redirect files.
+/// Prefixes of xattrs that overlayfs gives a meaning to: shown to it, they would hide or redirect
+/// files.
 const OVERLAY_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 
 /// A name in a directory.
@@ -73,7 +75,8 @@ impl<'a> Builder<'a> {
             nodes,
             slots: Vec::with_capacity(entries),
             table: HashTable::with_capacity(entries),
-            // Random, so that no layer can be made of names that collide; the result does not depend on it.
+            // Random, so that no layer can be made of names that collide; the result does not
+            // depend on it.
             seed: RandomState::new().hash_one(0),
             targets: Vec::new(),
             extents: Vec::new(),
@@ -269,8 +272,8 @@ pub(super) fn position(length: usize, what: &'static str) -> Result<u32, TreeErr
     }
 }
 
-/// A multiply-and-fold hash, eight bytes at a time: names are short, and one probe per entry is most of what a
-/// build costs.
+/// A multiply-and-fold hash, eight bytes at a time: names are short, and one probe per entry is
+/// most of what a build costs.
 fn hash(seed: u64, parent: u32, name: &[u8]) -> u64 {
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     const LAST: u64 = 0xd6e8_feb8_6659_fd93;

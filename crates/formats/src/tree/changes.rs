@@ -2,9 +2,9 @@
 //!
 //! Content is somebody else's business: a tree knows where a file's bytes lie, not what they are.
 //!
-//! Two images often lie on the same layers. What the trees of the layers above those do not know is the same in both; so
-//! they can be compared without looking further down, but for what only one of them names: it is listed as
-//! [`ChangeKind::Unknown`].
+//! Two images often lie on the same layers. What the trees of the layers above those do not know is
+//! the same in both; so they can be compared without looking further down, but for what only one of
+//! them names: it is listed as [`ChangeKind::Unknown`].
 
 use std::cmp::Ordering;
 
@@ -12,7 +12,8 @@ use super::node::{ATTRIBUTES, COMPLETE, REMOVED};
 use super::resolve::{MAX_LINKS, Walk, walk};
 use super::{Content, Dirent, Ino, Kind, Node, PartialTree, Tree};
 
-/// One path that is not the same in both trees. Below a directory that was added or removed each path counts.
+/// One path that is not the same in both trees. Below a directory that was added or removed each
+/// path counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// Where, from the root on: `/etc/passwd`.
@@ -37,8 +38,8 @@ pub enum ChangeKind {
         /// What of it differs.
         aspects: Aspects,
     },
-    /// That depends on layers that are not opened: it may as well be the same in both. The same goes for what is below it
-    /// and not listed.
+    /// That depends on layers that are not opened: it may as well be the same in both. The same
+    /// goes for what is below it and not listed.
     Unknown {
         /// In the old tree.
         old: Side,
@@ -135,8 +136,8 @@ impl Aspects {
     }
 }
 
-/// Compares two full trees; changes come in the order of a walk: a directory, then what is in it. `same_content` is asked
-/// about regular files of the same size: whether their bytes are the same.
+/// Compares two full trees; changes come in the order of a walk: a directory, then what is in it.
+/// `same_content` is asked about regular files of the same size: whether their bytes are the same.
 pub fn changes(
     old: &Tree,
     new: &Tree,
@@ -146,10 +147,12 @@ pub fn changes(
     walk_both(old, new, &[], ROOTS, &mut by_node)
 }
 
-/// Compares two trees of top layers that lie on the same lower ones, at `path` and below. What neither tree knows comes
-/// from there on both sides, so it is the same. `None`: what `path` means depends on layers that are not opened.
+/// Compares two trees of top layers that lie on the same lower ones, at `path` and below. What
+/// neither tree knows comes from there on both sides, so it is the same. `None`: what `path` means
+/// depends on layers that are not opened.
 ///
-/// Symbolic links on the way to `path` are followed, one at its end is not. Paths begin as `path` does.
+/// Symbolic links on the way to `path` are followed, one at its end is not. Paths begin as `path`
+/// does.
 pub fn changes_above(
     old: &PartialTree,
     new: &PartialTree,
@@ -503,9 +506,9 @@ mod tests {
         PartialTree::complete(Tree::build(layers).unwrap().0)
     }
 
-    /// What two images on the same base differ in, by their full trees and by those of their tops; the latter is `None` if
-    /// what the path means depends on the base. A file has the same bytes as another only if it is the same member of the
-    /// base.
+    /// What two images on the same base differ in, by their full trees and by those of their tops;
+    /// the latter is `None` if what the path means depends on the base. A file has the same bytes
+    /// as another only if it is the same member of the base.
     fn both_ways(
         base: &[Vec<String>],
         tops: [&[Vec<String>]; 2],

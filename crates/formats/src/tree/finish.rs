@@ -1,7 +1,8 @@
 //! Numbering: from the builder's slots to the finished arena.
 //!
-//! Slots are grouped by directory with one counting pass, then the new arena is its own queue: each directory
-//! in turn sorts its children and numbers those that have no number yet. What no name leads to is left behind.
+//! Slots are grouped by directory with one counting pass, then the new arena is its own queue: each
+//! directory in turn sorts its children and numbers those that have no number yet. What no name
+//! leads to is left behind.
 
 use super::builder::{Builder, Slot, position};
 use super::node::{COMPLETE, Dirent, Kind, Node, REMOVED, Totals, join};
@@ -109,7 +110,8 @@ impl Builder<'_> {
             *end -= 1;
             order[*end as usize] = position(slot, "names")?;
         }
-        // Counted down, the ends have become starts; the one behind the last is the number of slots.
+        // Counted down, the ends have become starts; the one behind the last is the number of
+        // slots.
         Ok((ends, order))
     }
 

@@ -1,9 +1,10 @@
-//! Hard links that wait for the end of their layer: to a member further on in the tar, or to a lower layer.
+//! Hard links that wait for the end of their layer: to a member further on in the tar, or to a
+//! lower layer.
 //!
-//! A target is looked for among the layer's own entries first, then in the merged tree, whose symlinks are
-//! followed above the last component. A link to a lower layer shares that file and leaves its attributes. A
-//! link to nothing becomes a file that cannot be read, with a warning; where lower layers are not opened it
-//! stays [`Kind::UnresolvedLink`].
+//! A target is looked for among the layer's own entries first, then in the merged tree, whose
+//! symlinks are followed above the last component. A link to a lower layer shares that file and
+//! leaves its attributes. A link to nothing becomes a file that cannot be read, with a warning;
+//! where lower layers are not opened it stays [`Kind::UnresolvedLink`].
 
 use super::WarningKind;
 use super::builder::Builder;
@@ -13,7 +14,8 @@ use super::resolve::{Child, Shape, View, Walk, walk};
 /// Most symlinks on the way to the target.
 const MAX_TARGET_LINKS: usize = 255;
 
-/// The kernel answers reads of an empty file itself; of one byte it has to ask, and the reader learns of it.
+/// The kernel answers reads of an empty file itself; of one byte it has to ask, and the reader
+/// learns of it.
 const BROKEN_LINK_SIZE: u64 = 1;
 
 /// A hard link that waits.
@@ -41,7 +43,8 @@ enum Outcome {
 }
 
 impl<'a> Builder<'a> {
-    /// The node that this layer's own entries have under a name; no directory, and no link that waits.
+    /// The node that this layer's own entries have under a name; no directory, and no link that
+    /// waits.
     pub(super) fn find_in_layer(&self, layer: u16, target: &[u8]) -> Option<u32> {
         let view = OwnEntries {
             builder: self,

@@ -1,11 +1,12 @@
 //! The merged image filesystem: union rules that turn the layers' entries into one [`Tree`].
 //!
-//! A [`Tree`] is one arena of [`Node`]s and one array of [`Dirent`]s in which a directory's children are a
-//! slice sorted by name. Numbers are dense and follow from the layers alone: the root is 1, the children of a
-//! directory are numbered in the order of their names, directories in the order of their own numbers.
+//! A [`Tree`] is one arena of [`Node`]s and one array of [`Dirent`]s in which a directory's
+//! children are a slice sorted by name. Numbers are dense and follow from the layers alone: the
+//! root is 1, the children of a directory are numbered in the order of their names, directories in
+//! the order of their own numbers.
 //!
-//! A [`PartialTree`] is built by the same rules from the top layers only, and tells what is certain from what
-//! a lower layer could still change.
+//! A [`PartialTree`] is built by the same rules from the top layers only, and tells what is certain
+//! from what a lower layer could still change.
 //!
 //! Nothing here does I/O or knows spans: a file is a layer's position, an offset there and a size.
 
@@ -36,7 +37,8 @@ use std::fmt;
 
 use crate::layer::{Toc, Xattrs};
 
-/// Most layers of an image; docker stops at about 128. Protects the 16 bits a node has for its layer.
+/// Most layers of an image; docker stops at about 128. Protects the 16 bits a node has for its
+/// layer.
 pub const MAX_LAYERS: usize = 1024;
 /// Longest name of a directory entry, `NAME_MAX` of the kernel: a longer one cannot be looked up.
 pub const MAX_NAME: usize = 255;

@@ -1,7 +1,7 @@
 //! Nodes, directory entries and how a [`Tree`] hands them out.
 //!
-//! A node is 56 bytes, a directory entry 12 and its name: about 90 bytes a file in all. What `value` means
-//! depends on the kind:
+//! A node is 56 bytes, a directory entry 12 and its name: about 90 bytes a file in all. What
+//! `value` means depends on the kind:
 //!
 //! ```text
 //! File         offset in the layer
@@ -63,7 +63,8 @@ pub enum Kind {
     BrokenLink,
     /// Partial trees only: a hard link whose target no opened layer has.
     UnresolvedLink,
-    /// Partial trees only: nothing is known but what whiteouts take away below it, if it is there at all.
+    /// Partial trees only: nothing is known but what whiteouts take away below it, if it is there
+    /// at all.
     Phantom,
 }
 
@@ -150,7 +151,8 @@ impl Node {
         }
     }
 
-    /// The layer it is from: its position among those the tree was built from. Of a directory, one of those that have it.
+    /// The layer it is from: its position among those the tree was built from. Of a directory, one
+    /// of those that have it.
     pub fn layer(&self) -> usize {
         usize::from(self.layer)
     }
@@ -217,8 +219,8 @@ pub enum Content<'a> {
 }
 
 impl Content<'_> {
-    /// Where the stored bytes of a regular file are: the layer's position, and its runs but for empty ones, ascending; the
-    /// rest is zeros. Nothing for what is no regular file.
+    /// Where the stored bytes of a regular file are: the layer's position, and its runs but for
+    /// empty ones, ascending; the rest is zeros. Nothing for what is no regular file.
     pub fn stored_runs(self) -> Option<(usize, Vec<Extent>)> {
         let (layer, mut runs) = match self {
             Self::File {

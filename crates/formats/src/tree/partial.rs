@@ -1,10 +1,11 @@
 //! The tree as far as the top layers alone can tell.
 //!
-//! `imgfs cat REF PATH` opens layers from the top and only as far as the answer needs. A [`PartialTree`] is the
-//! union of the layers opened so far, by the rules of the full one; each question is answered for certain, or
-//! with [`Answer::NeedsLowerLayer`]. What lower layers could still change: what a name not found is, the
-//! attributes of a directory that has no entry yet, further names in a directory that is not opaque, the
-//! target of a hard link that was not found, and the number of links of any node.
+//! `imgfs cat REF PATH` opens layers from the top and only as far as the answer needs. A
+//! [`PartialTree`] is the union of the layers opened so far, by the rules of the full one; each
+//! question is answered for certain, or with [`Answer::NeedsLowerLayer`]. What lower layers could
+//! still change: what a name not found is, the attributes of a directory that has no entry yet,
+//! further names in a directory that is not opaque, the target of a hard link that was not found,
+//! and the number of links of any node.
 
 use super::node::{ATTRIBUTES, COMPLETE, Ino, Kind, Node, REMOVED};
 use super::resolve::{MAX_LINKS, PathError, Walk, walk};
@@ -35,7 +36,8 @@ impl PartialTree {
         Ok((Self { tree }, warnings))
     }
 
-    /// Before any layer is opened: nothing is known yet, or, of an image without layers, everything.
+    /// Before any layer is opened: nothing is known yet, or, of an image without layers,
+    /// everything.
     #[expect(clippy::missing_panics_doc, reason = "it never does")]
     pub fn start(has_layers: bool) -> Self {
         let below = if has_layers {
@@ -52,8 +54,8 @@ impl PartialTree {
         Self { tree }
     }
 
-    /// The tree of what is known, for reading what an answer named. Beyond the answers it holds names that
-    /// may not exist, so nothing else may be concluded from it.
+    /// The tree of what is known, for reading what an answer named. Beyond the answers it holds
+    /// names that may not exist, so nothing else may be concluded from it.
     pub fn tree(&self) -> &Tree {
         &self.tree
     }

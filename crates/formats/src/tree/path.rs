@@ -1,7 +1,7 @@
 //! Names of tar members: cleaning them, and telling whiteouts from entries.
 //!
-//! Cleaning is lexical, as the established unpackers do it (`Clean("/" + name)`): `./`, `//`, leading and
-//! trailing `/` vanish, `..` takes the component before it away and stops at the root.
+//! Cleaning is lexical, as the established unpackers do it (`Clean("/" + name)`): `./`, `//`,
+//! leading and trailing `/` vanish, `..` takes the component before it away and stops at the root.
 
 /// Prefix of every whiteout's name.
 const WHITEOUT: &[u8] = b".wh.";

@@ -1,9 +1,10 @@
 //! Where a path comes from: what each layer did to it, by the rules of the union.
 //!
-//! The image as it was after each layer is built, and the path looked up in each: what differs between two of them the
-//! layer between did. That is slower than following one path through the entries, but follows every rule (names that
-//! are cleaned, links of the same layer above an entry, hard links to lower layers) without stating it again. What stands
-//! in the layer itself (a whiteout, a hard link's target) then only explains the difference.
+//! The image as it was after each layer is built, and the path looked up in each: what differs
+//! between two of them the layer between did. That is slower than following one path through the
+//! entries, but follows every rule (names that are cleaned, links of the same layer above an entry,
+//! hard links to lower layers) without stating it again. What stands in the layer itself (a
+//! whiteout, a hard link's target) then only explains the difference.
 
 use super::changes::{Aspects, aspects};
 use super::node::{ATTRIBUTES, Kind, Node};
@@ -32,8 +33,8 @@ pub enum DeedKind {
     Set,
     /// A layer below had it, too: this differs.
     Changed(Aspects),
-    /// A layer below had it, too: it is a file that is stored anew, whether with the same bytes is not known. This differs
-    /// in any case, if anything.
+    /// A layer below had it, too: it is a file that is stored anew, whether with the same bytes is
+    /// not known. This differs in any case, if anything.
     StoredAnew(Aspects),
     /// The layer has an entry for it that says the same again.
     Repeated,
@@ -70,7 +71,8 @@ pub struct Appearance {
     pub mtime: Mtime,
 }
 
-/// Whether two regular files of the same size, which the layers hold there, have the same bytes; `None` if nobody knows.
+/// Whether two regular files of the same size, which the layers hold there, have the same bytes;
+/// `None` if nobody knows.
 pub type SameContent<'a> = &'a mut dyn FnMut(Content<'_>, Content<'_>) -> Option<bool>;
 
 /// What a tree says of a path, without following links.
@@ -81,8 +83,8 @@ enum State<'a> {
     Node(&'a Node),
 }
 
-/// What `layers`, the bottom one first, did to a path, the lowest one's deed first; `complete` if nothing lies below them.
-/// Links in the path are not followed: see [`Tree::real_path`].
+/// What `layers`, the bottom one first, did to a path, the lowest one's deed first; `complete` if
+/// nothing lies below them. Links in the path are not followed: see [`Tree::real_path`].
 pub fn provenance(
     layers: &[&Toc],
     complete: bool,
@@ -176,8 +178,8 @@ pub fn provenance(
 }
 
 impl Tree {
-    /// Where a path leads, as a path without links: those above its last component are followed, in the tree as far as
-    /// that is known; what is not there is cleaned as it stands.
+    /// Where a path leads, as a path without links: those above its last component are followed, in
+    /// the tree as far as that is known; what is not there is cleaned as it stands.
     pub fn real_path(&self, path: &[u8]) -> Vec<u8> {
         let mut components = Vec::new();
         clean(path, &mut components);

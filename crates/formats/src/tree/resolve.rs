@@ -1,7 +1,8 @@
 //! Walking a path through a tree, symbolic links followed within the root.
 //!
-//! One walk serves the finished [`Tree`], the tree under construction (targets of hard links) and the view of
-//! a single layer there: they differ in what they say about one name, which is the [`View`].
+//! One walk serves the finished [`Tree`], the tree under construction (targets of hard links) and
+//! the view of a single layer there: they differ in what they say about one name, which is the
+//! [`View`].
 
 use super::Tree;
 use super::node::{COMPLETE, Ino, Kind, REMOVED};
@@ -63,7 +64,8 @@ pub(super) enum Walk {
 }
 
 impl Tree {
-    /// Resolves a path from the root; symbolic links cannot leave it. A final link is followed if `follow`.
+    /// Resolves a path from the root; symbolic links cannot leave it. A final link is followed if
+    /// `follow`.
     pub fn resolve(&self, path: &[u8], follow: bool) -> Result<Ino, PathError> {
         match walk(self, path, follow, MAX_LINKS) {
             Walk::Node(position) => Ok(Ino::from_position(position)),
@@ -78,8 +80,8 @@ impl Tree {
 pub(super) fn walk<V: View>(view: &V, path: &[u8], follow_last: bool, max_links: usize) -> Walk {
     let mut links = 0;
     let mut current = view.root();
-    // What is still to be walked, the next part last. An empty part is a trailing slash: it asks for a
-    // directory, as in POSIX.
+    // What is still to be walked, the next part last. An empty part is a trailing slash: it asks
+    // for a directory, as in POSIX.
     let mut pending = vec![path];
     while let Some(part) = pending.pop() {
         let mut halves = part.splitn(2, |byte| *byte == b'/');

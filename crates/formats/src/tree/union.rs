@@ -1,15 +1,17 @@
 //! The union rules: what a layer's entries do to the tree below it.
 //!
-//! A layer is applied in two passes, its whiteouts against the layers below and then its entries in tar order;
-//! so the order of a whiteout and an entry inside the tar cannot matter. Hard links whose target is not there
-//! yet wait for the end of the layer (`links`).
+//! A layer is applied in two passes, its whiteouts against the layers below and then its entries in
+//! tar order; so the order of a whiteout and an entry inside the tar cannot matter. Hard links
+//! whose target is not there yet wait for the end of the layer (`links`).
 //!
-//! The rules are those of extraction to overlayfs, where each layer is a directory of its own: a directory
-//! merges with the directory below it, anything else replaces; a symlink of a lower layer is never followed,
-//! one of the same layer is. Whiteouts only take away: their missing parents are not created.
+//! The rules are those of extraction to overlayfs, where each layer is a directory of its own: a
+//! directory merges with the directory below it, anything else replaces; a symlink of a lower layer
+//! is never followed, one of the same layer is. Whiteouts only take away: their missing parents are
+//! not created.
 //!
-//! If layers below have not been opened ([`Below::Unopened`]), removals are remembered in directories that may
-//! not exist ([`Kind::Phantom`]), and every node says whether lower layers could still add to it.
+//! If layers below have not been opened ([`Below::Unopened`]), removals are remembered in
+//! directories that may not exist ([`Kind::Phantom`]), and every node says whether lower layers
+//! could still add to it.
 
 use super::builder::{Builder, Place};
 use super::links::PendingLink;
@@ -124,7 +126,8 @@ fn make_opaque<'a>(
     Ok(())
 }
 
-/// The directory with these cleaned components, if it exists or may exist; whiteouts create nothing.
+/// The directory with these cleaned components, if it exists or may exist; whiteouts create
+/// nothing.
 fn enter<'a>(
     builder: &mut Builder<'a>,
     layer: u16,
@@ -176,7 +179,8 @@ struct Pass<'b, 'a> {
     layer: u16,
     components: Vec<&'a [u8]>,
     pending: Vec<PendingLink<'a>>,
-    /// The parent of the entry before, as the tar names it: entries of one directory mostly follow another.
+    /// The parent of the entry before, as the tar names it: entries of one directory mostly follow
+    /// another.
     last_parent: Option<(&'a [u8], u32)>,
     /// The directories above it, from the root on, up to the first symlink.
     trail: Vec<(&'a [u8], u32)>,
@@ -250,8 +254,9 @@ impl<'a> Pass<'_, 'a> {
         Ok(())
     }
 
-    /// Walks to the directory with these components and makes what is missing. Symlinks of this layer are
-    /// followed within the root; what else is no directory gives way if it is a lower layer's.
+    /// Walks to the directory with these components and makes what is missing. Symlinks of this
+    /// layer are followed within the root; what else is no directory gives way if it is a lower
+    /// layer's.
     fn make_parents(
         &mut self,
         parents: &[&'a [u8]],
@@ -379,7 +384,8 @@ impl<'a> Pass<'_, 'a> {
         entry: &Entry<'a>,
     ) -> Result<(), TreeError> {
         if let Some(node) = self.builder.find_in_layer(self.layer, target) {
-            // Unpackers change owner, mode and times after linking: the last entry of the group wins.
+            // Unpackers change owner, mode and times after linking: the last entry of the group
+            // wins.
             self.builder.set_attributes(node, entry)?;
             return self.replace(place, node);
         }

@@ -1,9 +1,10 @@
 //! The union rules as data: layers in, listing out.
 //!
-//! A line of a layer is a member in tar order: `a/` a directory, `a` a file, `a -> b` a symlink, `a => b` a
-//! hard link; `0600 a` sets the mode. A line of the result is a path of the tree in order: `a@1` is a file whose
-//! bytes are in layer 1, `x2` follows where there are two links, a mode where it is not 0755 or 0644, `a ?` is
-//! a link to nothing. Directories show their links only where they are wrong.
+//! A line of a layer is a member in tar order: `a/` a directory, `a` a file, `a -> b` a symlink, `a
+//! => b` a hard link; `0600 a` sets the mode. A line of the result is a path of the tree in order:
+//! `a@1` is a file whose bytes are in layer 1, `x2` follows where there are two links, a mode where
+//! it is not 0755 or 0644, `a ?` is a link to nothing. Directories show their links only where they
+//! are wrong.
 
 use super::{Content, Ino, Kind, Tree, TreeError, Warning, WarningKind};
 use crate::layer::{Entry, EntryKind, Extent, Mtime, Toc, TocBuilder};
@@ -486,8 +487,8 @@ fn what_the_kernel_cannot_name_is_hidden() {
     check_warning(&[&[&link, "l/x"]], &[&link], WarningKind::NameTooLong);
 }
 
-/// The target of a link in an index that somebody tampered with (the tar reader lets none through) once made a
-/// directory with a zero byte in its name. Found by fuzzing.
+/// The target of a link in an index that somebody tampered with (the tar reader lets none through)
+/// once made a directory with a zero byte in its name. Found by fuzzing.
 #[test]
 fn a_link_to_a_name_with_a_zero_byte_makes_no_directory() {
     let link = "l -> a\0b";

@@ -1,8 +1,9 @@
-//! The index of a layer is a function of the layer's bytes alone: not of the pieces they came in, nor of threads, the
-//! zstd library or the machine's word order.
+//! The index of a layer is a function of the layer's bytes alone: not of the pieces they came in,
+//! nor of threads, the zstd library or the machine's word order.
 //!
-//! The layers here are written bit by bit, so no compressor's version can change them. Their digests stand in the test:
-//! a machine or a build that gets others makes indexes that nobody can compare with anybody's.
+//! The layers here are written bit by bit, so no compressor's version can change them. Their
+//! digests stand in the test: a machine or a build that gets others makes indexes that nobody can
+//! compare with anybody's.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::cast_possible_truncation, reason = "the layers are small")]
@@ -35,7 +36,8 @@ fn header(name: &str, size: usize, kind: u8, link: &str) -> Vec<u8> {
     header
 }
 
-/// The layer: a directory, a link, and a file of 3 MiB whose every block repeats what is far behind it.
+/// The layer: a directory, a link, and a file of 3 MiB whose every block repeats what is far behind
+/// it.
 fn tar() -> Vec<u8> {
     let mut tar = header("bin/", 0, b'5', "");
     tar.extend(header("bin/link", 0, b'2', "../file"));
@@ -239,8 +241,8 @@ fn compressed_otherwise(file: &[u8]) -> Vec<u8> {
     [&header[..], check.as_bytes(), &body].concat()
 }
 
-/// Name, blob and index digest. Whoever changes the index's layout or the rules for spans raises its version and puts
-/// the new digests here.
+/// Name, blob and index digest. Whoever changes the index's layout or the rules for spans raises
+/// its version and puts the new digests here.
 fn layers() -> [(&'static str, Vec<u8>, &'static str); 3] {
     [
         (

@@ -1,5 +1,6 @@
-//! One contract for all layer formats: whatever the compression, the forward pass gives the same entries, the
-//! index survives its file form, every span decodes to the right bytes, and pieces of any size change nothing.
+//! One contract for all layer formats: whatever the compression, the forward pass gives the same
+//! entries, the index survives its file form, every span decodes to the right bytes, and pieces of
+//! any size change nothing.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::cast_possible_truncation, reason = "test layers are small")]
@@ -487,8 +488,8 @@ fn gnu_tar_and_bsdtar_write_what_we_read() {
     }
 }
 
-/// Blocks and frames that decode to nothing never end a span: its compressed bytes once grew without a bound, in
-/// memory while its window was followed, and again at each fetch.
+/// Blocks and frames that decode to nothing never end a span: its compressed bytes once grew
+/// without a bound, in memory while its window was followed, and again at each fetch.
 #[test]
 fn what_decodes_to_nothing_does_not_grow_without_a_bound() {
     let mut skipped = b"\x50\x2a\x4d\x18\0\0\0\x7f".to_vec();

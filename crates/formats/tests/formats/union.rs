@@ -1,7 +1,8 @@
-//! The union against a naive model, and partial trees against full ones, on random layers over tiny alphabets.
+//! The union against a naive model, and partial trees against full ones, on random layers over tiny
+//! alphabets.
 //!
-//! The model keeps a map from path to what is there and does what an unpacker does, one layer after the other,
-//! by searching prefixes. It shares nothing with the tree but the rules.
+//! The model keeps a map from path to what is there and does what an unpacker does, one layer after
+//! the other, by searching prefixes. It shares nothing with the tree but the rules.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -202,7 +203,8 @@ impl Model {
             }
             What::HardLink(target) => {
                 let target: Path = target.split('/').map(str::to_owned).collect();
-                // Only the plain case: no dots, no symlinks, a file or symlink that this layer had before.
+                // Only the plain case: no dots, no symlinks, a file or symlink that this layer had
+                // before.
                 let dots = target.iter().any(|name| name == "..");
                 let real = (1..target.len()).all(|length| self.is_directory(&target[..length]));
                 let own = self.set_by.get(&target) == Some(&layer);

@@ -1,4 +1,5 @@
-//! The right side: a listing, of which the folds, the filter and the marks leave some lines to be seen.
+//! The right side: a listing, of which the folds, the filter and the marks leave some lines to be
+//! seen.
 //!
 //! Folds are remembered by path, so that they stay from one layer to the next.
 
@@ -156,8 +157,8 @@ impl Files {
         self.listing.as_ref()?.entry(self.selected()?)
     }
 
-    /// Goes to the next entry (or the one before) that has `search` in its name, round the end, into what is folded
-    /// too; with a slash in it, the path is looked at. Whether there is one.
+    /// Goes to the next entry (or the one before) that has `search` in its name, round the end,
+    /// into what is folded too; with a slash in it, the path is looked at. Whether there is one.
     pub(super) fn find(&mut self, backward: bool) -> bool {
         let Some(listing) = self.listing.clone() else {
             return false;
@@ -321,7 +322,8 @@ impl Needle {
     }
 }
 
-/// Where to begin to show `count` lines on `shown` so that the cursor is seen and no line stays empty without need.
+/// Where to begin to show `count` lines on `shown` so that the cursor is seen and no line stays
+/// empty without need.
 pub(super) fn window(top: usize, cursor: usize, count: usize, shown: usize) -> usize {
     let lowest = (cursor + 1).saturating_sub(shown);
     top.max(lowest)

@@ -1,4 +1,5 @@
-//! Where things are on a terminal of a given size: two panes side by side, or one at a time where it is narrow.
+//! Where things are on a terminal of a given size: two panes side by side, or one at a time where
+//! it is narrow.
 
 use ratatui::layout::Rect;
 

@@ -1,4 +1,5 @@
-//! The files to be shown: every path of two trees, in order, and what became of it from the one to the other.
+//! The files to be shown: every path of two trees, in order, and what became of it from the one to
+//! the other.
 //!
 //! ```text
 //! entries   /   /a   /a/b   /a/c   /d          a path, then all below it, then the next one
@@ -59,7 +60,8 @@ pub(in super::super) struct Listing {
 pub(in super::super) type Place = (usize, u64, u64);
 
 impl Listing {
-    /// Compares two trees. `same_bytes` is asked about files of the same size that do not lie in the same place.
+    /// Compares two trees. `same_bytes` is asked about files of the same size that do not lie in
+    /// the same place.
     pub(in super::super) fn new(
         old: &Arc<ImageFs>,
         new: &Arc<ImageFs>,

@@ -192,8 +192,8 @@ impl Model {
         Some((self.files.listing()?, self.files.selected()?))
     }
 
-    /// Asks for the files of the chosen line, unless one listing is being made: that asks again when it is ready, so
-    /// however fast somebody walks through layers there is one at a time.
+    /// Asks for the files of the chosen line, unless one listing is being made: that asks again
+    /// when it is ready, so however fast somebody walks through layers there is one at a time.
     fn want_listing(&mut self) -> Option<Effect> {
         let wanted = self.layers.listed();
         if self.stage != Stage::Open

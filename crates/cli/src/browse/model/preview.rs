@@ -1,4 +1,5 @@
-//! A file's content: as text if it seems to be some, else in hex. Pieces are asked for as they come into sight.
+//! A file's content: as text if it seems to be some, else in hex. Pieces are asked for as they come
+//! into sight.
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use imgfs_formats::tree::Ino;
 pub(in super::super) const PIECE: usize = 64 << 10;
 /// Most bytes of a file that are looked at; protects memory. A user who wants more copies the file.
 const MAX_BYTES: usize = 16 << 20;
-/// Longest line of text, in bytes; a longer one goes on in the next line, so that drawing costs little.
+/// Longest line of text, in bytes; a longer one goes on in the next line, so that drawing costs
+/// little.
 const MAX_LINE: usize = 4096;
 /// Columns moved to the side at a time.
 const SIDE: usize = 16;

@@ -1,4 +1,5 @@
-//! Draws the model. Decides nothing: what is where follows from [`Areas`], what is what from the model.
+//! Draws the model. Decides nothing: what is where follows from [`Areas`], what is what from the
+//! model.
 
 mod files;
 mod help;

@@ -1,4 +1,5 @@
-//! Text that fits: widths as a terminal counts them, so that wide letters do not push anything aside.
+//! Text that fits: widths as a terminal counts them, so that wide letters do not push anything
+//! aside.
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 

@@ -76,7 +76,8 @@ pub(super) fn operands_of(word: &str) -> Option<usize> {
     }
 }
 
-/// Whether a word is meant as a test: it has one dash and is none of the short options that every command has.
+/// Whether a word is meant as a test: it has one dash and is none of the short options that every
+/// command has.
 pub(super) fn is_test(word: &str) -> bool {
     let is_punctuation = matches!(word, "(" | ")" | "\\(" | "\\)" | ",");
     let short = word.strip_prefix('-').unwrap_or_default();
@@ -184,8 +185,8 @@ impl Expression {
         tests.any(|test| matches!(test, Test::Empty))
     }
 
-    /// Whether a place's attributes are needed: to decide, or to print if `shows_all`. Not where its name or kind
-    /// decides already.
+    /// Whether a place's attributes are needed: to decide, or to print if `shows_all`. Not where
+    /// its name or kind decides already.
     pub(super) fn needs_attributes(&self, place: &Place<'_>, shows_all: bool) -> bool {
         let of_attributes = |condition: &&Condition| condition.test.is_of_attributes();
         (shows_all

@@ -1,5 +1,5 @@
-//! Patterns of names as `fnmatch(3)` has them: `*`, `?`, `[a-z]`, `[!a]`, `[[:digit:]]`, `\*`. A `/` is a character as
-//! any other, and so is a dot at the beginning: find(1) wants both so.
+//! Patterns of names as `fnmatch(3)` has them: `*`, `?`, `[a-z]`, `[!a]`, `[[:digit:]]`, `\*`. A
+//! `/` is a character as any other, and so is a dot at the beginning: find(1) wants both so.
 
 use anyhow::Context;
 
@@ -72,7 +72,8 @@ fn translate(pattern: impl Iterator<Item = char>, escape: impl Fn(char) -> Strin
     out
 }
 
-/// A bracket expression whose `[` is taken, and what follows it; `None` if it is none, so that the `[` is one character.
+/// A bracket expression whose `[` is taken, and what follows it; `None` if it is none, so that the
+/// `[` is one character.
 fn bracket<'p>(
     pattern: &'p [char],
     escape: &impl Fn(char) -> String,

@@ -154,8 +154,8 @@ fn now() -> i64 {
     })
 }
 
-/// `imgfs find IMAGE -name x` with all tests behind a `--`, as clap cannot tell words with one dash from short options.
-/// What is not `find` stays as it is.
+/// `imgfs find IMAGE -name x` with all tests behind a `--`, as clap cannot tell words with one dash
+/// from short options. What is not `find` stays as it is.
 pub(crate) fn with_tests_last<C: CommandFactory>(args: Vec<OsString>) -> Vec<OsString> {
     if position_of_command(&C::command(), &args)
         .and_then(|position| args.get(position))

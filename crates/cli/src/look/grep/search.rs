@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use anyhow::Context;
 use regex::bytes::{Regex, RegexBuilder};
 
-/// Longest line that is searched as one. Bounds memory: files of many GB can be without any line end.
+/// Longest line that is searched as one. Bounds memory: files of many GB can be without any line
+/// end.
 pub(super) const MAX_LINE: usize = 1 << 20;
 
 /// How a pattern is meant.
@@ -50,8 +51,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Gives the lines that end in `bytes`, each with its number but without its end, until `take` has enough. A line
-    /// longer than [`MAX_LINE`] is given in parts, all with its number.
+    /// Gives the lines that end in `bytes`, each with its number but without its end, until `take`
+    /// has enough. A line longer than [`MAX_LINE`] is given in parts, all with its number.
     pub(super) fn feed<E>(
         &mut self,
         bytes: &[u8],

@@ -123,7 +123,8 @@ fn a_table_of_contents_and_an_index_of_our_own() {
             world.registry.bytes()
         );
     }
-    // Nothing is here but the plain layers' indexes: what is read of either is checked against the other.
+    // Nothing is here but the plain layers' indexes: what is read of either is checked against the
+    // other.
     world.evict();
     world.registry.forget_requests();
     assert_eq!(

@@ -11,8 +11,8 @@ use crate::listing::Member;
 use crate::process::run;
 use crate::support::image::{plain_layer, zstd_layer};
 
-/// A member of a layer, as text: `d/`, `f=content`, `l -> target`, `-path` a deletion, `!path` an opaque directory;
-/// with a mode before it.
+/// A member of a layer, as text: `d/`, `f=content`, `l -> target`, `-path` a deletion, `!path` an
+/// opaque directory; with a mode before it.
 #[derive(Debug, Clone)]
 struct Step {
     mode: u32,

@@ -8,11 +8,11 @@ use crate::source::{BlobSource, read_blob};
 use imgfs_formats::layer::LayerIndex;
 use imgfs_formats::oci::{Descriptor, Midstates, PublicKey, PublishedIndex};
 
-/// Largest index file fetched, in bytes, whatever the layer's size; protects memory. That of a layer of 4 Mi entries is
-/// about half as large.
+/// Largest index file fetched, in bytes, whatever the layer's size; protects memory. That of a
+/// layer of 4 Mi entries is about half as large.
 const MAX_INDEX: u64 = 256 << 20;
-/// And at most this part of the layer, beside a start that small layers with many files need: a real one has 1.5 %, and
-/// with much more the layer itself is as soon here.
+/// And at most this part of the layer, beside a start that small layers with many files need: a
+/// real one has 1.5 %, and with much more the layer itself is as soon here.
 const MAX_PART: u64 = 8;
 const MAX_START: u64 = 1 << 20;
 

@@ -1,4 +1,5 @@
-//! Where published indexes are looked for: among the referrers of an image, and in a repository by layer digest.
+//! Where published indexes are looked for: among the referrers of an image, and in a repository by
+//! layer digest.
 
 use std::sync::Arc;
 use std::time::Duration;

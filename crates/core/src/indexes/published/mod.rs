@@ -1,4 +1,5 @@
-//! Finding layer indexes that somebody published, so that not even the first mount has to download a layer.
+//! Finding layer indexes that somebody published, so that not even the first mount has to download
+//! a layer.
 //!
 //! ```text
 //! start    referrers of the image's manifest -> their manifests         one lookup for all layers, begun at once
@@ -6,8 +7,9 @@
 //!          -> the best of what was found -> its file -> checked against the layer
 //! ```
 //!
-//! Whatever is wrong with a published index is a sentence for the user and never an error: without it the layer is
-//! opened as any other. What is found here is not believed: [`Vouched`] says who binds it to the layer, if anybody does.
+//! Whatever is wrong with a published index is a sentence for the user and never an error: without
+//! it the layer is opened as any other. What is found here is not believed: [`Vouched`] says who
+//! binds it to the layer, if anybody does.
 
 mod candidate;
 mod lookup;
@@ -31,7 +33,8 @@ use imgfs_formats::trust::IndexKind;
 use lookup::Lookup;
 pub(crate) use lookup::tagged;
 
-/// Candidates tried for one layer, one after the other: a publisher that lists more does not want to help.
+/// Candidates tried for one layer, one after the other: a publisher that lists more does not want
+/// to help.
 const MAX_CANDIDATES: usize = 4;
 
 /// Where to look, and whom to believe.
@@ -60,8 +63,9 @@ pub struct Published {
 pub struct PublishedAnswer {
     /// An index of that layer, if there is one.
     pub index: Option<FoundIndex>,
-    /// For people: what is wrong with those that are not used, and what is missing for this one to be believed. What is
-    /// wrong with the lookup for the image stands with the first layer that asks.
+    /// For people: what is wrong with those that are not used, and what is missing for this one to
+    /// be believed. What is wrong with the lookup for the image stands with the first layer that
+    /// asks.
     pub problems: Vec<String>,
 }
 
@@ -119,8 +123,8 @@ impl FoundIndex {
 }
 
 impl Published {
-    /// Begins to look for what belongs to the manifest `manifest` of an image in `source`; only its digest need be known.
-    /// Must be called on the runtime.
+    /// Begins to look for what belongs to the manifest `manifest` of an image in `source`; only its
+    /// digest need be known. Must be called on the runtime.
     pub fn start(source: Arc<dyn BlobSource>, manifest: Digest, options: FindOptions) -> Self {
         let image = Arc::clone(&source);
         let task = tokio::spawn(
@@ -140,13 +144,15 @@ impl Published {
         }
     }
 
-    /// Looks for the index of one of the image's layers. Never fails, and may be asked about several at the same time.
+    /// Looks for the index of one of the image's layers. Never fails, and may be asked about
+    /// several at the same time.
     pub async fn find(&self, layer: &Descriptor) -> PublishedAnswer {
         self.find_usable(layer, &|_, _| Ok(())).await
     }
 
-    /// The same among those that are `usable`, of which it is asked before they are fetched: by their digest and by how
-    /// far they would be bound to the layer. An error says for people why one is not.
+    /// The same among those that are `usable`, of which it is asked before they are fetched: by
+    /// their digest and by how far they would be bound to the layer. An error says for people why
+    /// one is not.
     pub async fn find_usable(&self, layer: &Descriptor, usable: &Usable<'_>) -> PublishedAnswer {
         let mut found = PublishedAnswer::default();
         let by_layer = match &self.options.repository {

@@ -1,9 +1,9 @@
-//! The connection to the kernel: mount(2) where that is permitted, else through `fusermount3`, which mounts for ordinary
-//! users and hands the descriptor over.
+//! The connection to the kernel: mount(2) where that is permitted, else through `fusermount3`,
+//! which mounts for ordinary users and hands the descriptor over.
 //!
-//! fuser could do both, but what it mounts it also unmounts: its `Mount` takes the error poll of a connection that has ended
-//! for a sign of life, and unmounts whatever stands on the mountpoint by then. A session over a descriptor of ours unmounts
-//! nothing.
+//! fuser could do both, but what it mounts it also unmounts: its `Mount` takes the error poll of a
+//! connection that has ended for a sign of life, and unmounts whatever stands on the mountpoint by
+//! then. A session over a descriptor of ours unmounts nothing.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -59,7 +59,8 @@ fn by_kernel(place: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
     Ok(device.into())
 }
 
-/// By `fusermount3`, which sends the descriptor through the socket that `_FUSE_COMMFD` names: its standard input.
+/// By `fusermount3`, which sends the descriptor through the socket that `_FUSE_COMMFD` names: its
+/// standard input.
 fn by_helper(place: &Path, options: &MountOptions) -> io::Result<OwnedFd> {
     let (ours, theirs) = UnixStream::pair()?;
     let mut child = None;

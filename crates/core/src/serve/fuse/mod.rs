@@ -1,5 +1,5 @@
-//! FUSE: the connection to the kernel, the session over it, and the translation of its requests. Nothing else names the fuser
-//! crate.
+//! FUSE: the connection to the kernel, the session over it, and the translation of its requests.
+//! Nothing else names the fuser crate.
 
 mod connect;
 mod options;

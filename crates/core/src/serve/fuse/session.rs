@@ -1,5 +1,5 @@
-//! The mount itself: options, threads, read-ahead, the end. `connect` makes the connection to the kernel; fuser answers what
-//! comes through it.
+//! The mount itself: options, threads, read-ahead, the end. `connect` makes the connection to the
+//! kernel; fuser answers what comes through it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -114,8 +114,8 @@ pub struct Unmounter {
 pub(crate) struct Forgetter(Notifier);
 
 impl Forgetter {
-    /// Drops the pages and the attributes of an inode, those that programs have mapped, too. Waits for reads of it that
-    /// are under way, so not for a thread that answers them.
+    /// Drops the pages and the attributes of an inode, those that programs have mapped, too. Waits
+    /// for reads of it that are under way, so not for a thread that answers them.
     pub(crate) fn forget(&self, ino: Ino) -> io::Result<()> {
         // The whole file: a length of 0 is all of it (fuse_reverse_inval_inode).
         self.0.inval_inode(INodeNo(ino.get()), 0, 0)
@@ -133,7 +133,8 @@ pub fn check_device() -> Result<(), MountError> {
         .map_err(|source| MountError::Device { source })
 }
 
-/// Mounts `image` and serves it on threads of its own; `runtime` runs the reads that have to wait. Waits for the kernel.
+/// Mounts `image` and serves it on threads of its own; `runtime` runs the reads that have to wait.
+/// Waits for the kernel.
 pub(crate) fn serve(
     image: Arc<ImageFs>,
     mountpoint: &Path,
@@ -165,8 +166,8 @@ pub(crate) fn serve(
     })
 }
 
-/// Agrees with the kernel on the protocol, and starts the threads that take requests; the first of them waits for the
-/// others, so that none of the runtime's does.
+/// Agrees with the kernel on the protocol, and starts the threads that take requests; the first of
+/// them waits for the others, so that none of the runtime's does.
 fn start(
     fuse: Fuse,
     device: OwnedFd,
@@ -205,8 +206,8 @@ impl Unmounter {
         &self.mountpoint
     }
 
-    /// Unmounts. A mount in use is refused (`EBUSY`), or, if `lazy`, taken out of sight and ended with its
-    /// last user.
+    /// Unmounts. A mount in use is refused (`EBUSY`), or, if `lazy`, taken out of sight and ended
+    /// with its last user.
     pub fn unmount(&self, lazy: bool) -> Result<(), MountError> {
         let flags = if lazy {
             UnmountFlags::DETACH

@@ -1,11 +1,11 @@
 //! Translation between FUSE and [`ImageFs`]: arguments in, one call, the reply out.
 //!
-//! Nothing ever changes, so the kernel may keep all it hears: entries, attributes, links and data, and names
-//! that do not exist. Opens are answered `ENOSYS` once, after which the kernel opens files and directories by
-//! itself. There is nothing to forget, and no state for a handle.
+//! Nothing ever changes, so the kernel may keep all it hears: entries, attributes, links and data,
+//! and names that do not exist. Opens are answered `ENOSYS` once, after which the kernel opens
+//! files and directories by itself. There is nothing to forget, and no state for a handle.
 //!
-//! A read is answered on the thread that received it if the store has the bytes; else the reply moves into a
-//! task on the runtime, so that no FUSE thread waits for the network.
+//! A read is answered on the thread that received it if the store has the bytes; else the reply
+//! moves into a task on the runtime, so that no FUSE thread waits for the network.
 
 use std::cell::RefCell;
 use std::ffi::OsStr;
@@ -30,21 +30,23 @@ use crate::view::{Attributes, BLOCK_SIZE, FsError, ImageFs};
 use imgfs_formats::layer::Mtime;
 use imgfs_formats::tree::{Ino, Kind};
 
-/// How long the kernel may keep what it heard. The kernel cuts what it cannot count; ten years it can.
+/// How long the kernel may keep what it heard. The kernel cuts what it cannot count; ten years it
+/// can.
 const TTL: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Inode numbers are never used again.
 const GENERATION: Generation = Generation(0);
 /// Longest name, for `statfs`.
 const NAME_MAX: u32 = 255;
-/// Largest read: the kernel takes the number of pages from the largest write or read-ahead, and allows 1 MiB
-/// (`fs.fuse.max_pages_limit`).
+/// Largest read: the kernel takes the number of pages from the largest write or read-ahead, and
+/// allows 1 MiB (`fs.fuse.max_pages_limit`).
 const MAX_REQUEST: u32 = 1 << 20;
-/// Reads that the kernel may start ahead of any program; 16 by default, which a slow network fills at once.
+/// Reads that the kernel may start ahead of any program; 16 by default, which a slow network fills
+/// at once.
 const MAX_BACKGROUND: u16 = 64;
 
-/// What to ask the kernel for; each is left out where it is not offered. Not `READDIRPLUS_AUTO`: it gives
-/// attributes with a directory's first piece only, and a program that then looks at every entry (find, ls -l, tar) pays
-/// a request for each (1,000,000 files: 30 s instead of 10).
+/// What to ask the kernel for; each is left out where it is not offered. Not `READDIRPLUS_AUTO`: it
+/// gives attributes with a directory's first piece only, and a program that then looks at every
+/// entry (find, ls -l, tar) pays a request for each (1,000,000 files: 30 s instead of 10).
 const WANTED: [InitFlags; 7] = [
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_DO_READDIRPLUS,
@@ -293,8 +295,8 @@ impl Filesystem for Fuse {
         }
     }
 
-    // What fuser refuses by itself it logs as a warning, and these are ordinary requests: the kernel asks once
-    // for flush and fsync, and every isatty() is an ioctl.
+    // What fuser refuses by itself it logs as a warning, and these are ordinary requests: the
+    // kernel asks once for flush and fsync, and every isatty() is an ioctl.
 
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         reply.error(Errno::ENOSYS);
@@ -323,7 +325,8 @@ impl Filesystem for Fuse {
     }
 }
 
-/// The reply to the lookup of a name that is not there: inode 0 is "no such entry, and you may keep that".
+/// The reply to the lookup of a name that is not there: inode 0 is "no such entry, and you may keep
+/// that".
 const NO_ENTRY: FileAttr = FileAttr {
     ino: INodeNo(0),
     size: 0,
@@ -346,8 +349,8 @@ fn number(ino: INodeNo) -> Ino {
     Ino::new(ino.0)
 }
 
-/// The errno of a failed operation. What somebody has to know is logged, once for each layer and cause: a
-/// program that reads on would repeat it thousands of times.
+/// The errno of a failed operation. What somebody has to know is logged, once for each layer and
+/// cause: a program that reads on would repeat it thousands of times.
 fn errno(image: &ImageFs, err: &FsError) -> Errno {
     if err.is_failure() && image.is_new_failure(err) {
         let cause = std::error::Error::source(err).map(ToString::to_string);

@@ -1,6 +1,7 @@
 //! Authentication with a registry: anonymous, basic, or bearer tokens.
 //!
-//! Nothing is known before the registry's first 401: its challenge names the scheme that it wants. Then
+//! Nothing is known before the registry's first 401: its challenge names the scheme that it wants.
+//! Then
 //!
 //! ```text
 //! no challenge yet -> no header
@@ -8,10 +9,11 @@
 //! Bearer           -> a token for this one repository, to push only where that is asked for, renewed ahead of its expiry
 //! ```
 //!
-//! One asker fetches a token, the others wait for it (or go on with the old one while it is valid); all sources of
-//! a process share it. A credential is remembered, so that no helper runs for each token, and looked up again when
-//! it is refused: somebody may have logged in anew meanwhile. Passwords go to the realm the registry names: over https,
-//! or over http to the registry's own host.
+//! One asker fetches a token, the others wait for it (or go on with the old one while it is valid);
+//! all sources of a process share it. A credential is remembered, so that no helper runs for each
+//! token, and looked up again when it is refused: somebody may have logged in anew meanwhile.
+//! Passwords go to the realm the registry names: over https, or over http to the registry's own
+//! host.
 
 mod token;
 
@@ -30,12 +32,14 @@ use super::redact::host_of;
 use crate::hint::Hint;
 use token::{Freshness, Token, TokenError, TokenRequest, basic_header};
 
-/// What an [`Authenticator`] is for: sources of a process for which all of this is the same share one.
+/// What an [`Authenticator`] is for: sources of a process for which all of this is the same share
+/// one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Access {
     /// Host and port of the API.
     pub(super) api: String,
-    /// How far the connection is trusted: what an unchecked server says must not become a checked one's.
+    /// How far the connection is trusted: what an unchecked server says must not become a checked
+    /// one's.
     pub(super) tls: Tls,
     /// The same, about http.
     pub(super) scheme: Scheme,
@@ -54,7 +58,8 @@ pub(super) struct Access {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Rights {
     Pull,
-    /// Both, and to pull from these other repositories of the registry, whose blobs are to be mounted.
+    /// Both, and to pull from these other repositories of the registry, whose blobs are to be
+    /// mounted.
     PullAndPush {
         mounting_from: Vec<String>,
     },
@@ -180,8 +185,8 @@ impl Authenticator {
         }
     }
 
-    /// Considers a 403 of the registry, whose request carried `used`: whether to try again, because somebody has
-    /// logged in otherwise since.
+    /// Considers a 403 of the registry, whose request carried `used`: whether to try again, because
+    /// somebody has logged in otherwise since.
     pub(super) async fn forbidden(
         &self,
         http: &Http,
@@ -333,7 +338,8 @@ impl Authenticator {
         }
     }
 
-    /// The credential used before, or what a lookup finds: a login while nobody is logged in counts at once.
+    /// The credential used before, or what a lookup finds: a login while nobody is logged in counts
+    /// at once.
     async fn credential(&self) -> Result<Option<FoundCredential>, SourceError> {
         match self.remembered() {
             Some(found) => Ok(Some(found)),

@@ -1,4 +1,5 @@
-//! Bearer tokens: how one is asked for, and how long it is good (distribution's token.md and oauth.md).
+//! Bearer tokens: how one is asked for, and how long it is good (distribution's token.md and
+//! oauth.md).
 //!
 //! ```text
 //! nobody            GET realm?client_id&service&scope
@@ -30,7 +31,8 @@ const MAX_TOKEN_ANSWER: u64 = 1 << 20;
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 /// Longest life that is believed: what a server says must not overflow a clock.
 const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
-/// A token is renewed this long before it expires, or after four fifths of its life if that is later.
+/// A token is renewed this long before it expires, or after four fifths of its life if that is
+/// later.
 const RENEW_AHEAD: Duration = Duration::from_secs(30);
 /// What we call ourselves.
 const CLIENT: (&str, &str) = ("client_id", "imgfs");
@@ -101,7 +103,8 @@ impl Token {
     }
 }
 
-/// Asks for a token. Notes in `request` which form the server takes. `floor` is the shortest life believed.
+/// Asks for a token. Notes in `request` which form the server takes. `floor` is the shortest life
+/// believed.
 pub(super) async fn fetch(
     http: &Http,
     request: &mut TokenRequest,

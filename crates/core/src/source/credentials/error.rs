@@ -25,7 +25,8 @@ pub enum CredentialsError {
         /// Limit in bytes.
         limit: u64,
     },
-    /// It is no JSON of the expected form. The parser's words may quote a secret, so only the place is told.
+    /// It is no JSON of the expected form. The parser's words may quote a secret, so only the place
+    /// is told.
     #[error("the credentials in {} are not valid JSON (line {line}, column {column}): correct the file or log in again", file.display())]
     Json {
         /// The file.

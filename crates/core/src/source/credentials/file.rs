@@ -77,7 +77,8 @@ impl FileLogins {
         })
     }
 
-    /// The helpers to ask about a host, in order. An empty name for the host means, as for Docker: none at all.
+    /// The helpers to ask about a host, in order. An empty name for the host means, as for Docker:
+    /// none at all.
     pub(super) fn helpers(&self, host: &str) -> Vec<&str> {
         let of_host = (self.helper_of_host.iter())
             .find(|(name, _)| normalise(name) == host)

@@ -6,8 +6,9 @@
 //! docker-credential-NAME erase   < server
 //! ```
 //!
-//! A helper is an arbitrary program: it has a process group of its own, a time limit and a limit on what it may
-//! write, and all of the group ends with either. Its output is never quoted, as it may hold a secret.
+//! A helper is an arbitrary program: it has a process group of its own, a time limit and a limit on
+//! what it may write, and all of the group ends with either. Its output is never quoted, as it may
+//! hold a secret.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -34,7 +35,8 @@ const TOKEN_USER: &str = "<token>";
 /// What helpers say when they have nothing, by the library that they are made with.
 const NOT_FOUND: &str = "credentials not found";
 
-/// Where helpers are, and how long they may take. By default nowhere: a program that uses this library says where.
+/// Where helpers are, and how long they may take. By default nowhere: a program that uses this
+/// library says where.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Helpers {
     /// The directories that are searched, in order; of the environment's, those in `$PATH`.
@@ -202,7 +204,8 @@ impl<'a> Call<'a> {
         let mut child = self.start(&path, end)?;
         let ended = self.attend(&mut child, input, end);
         if ended.is_err() {
-            // Not reaped yet, so the number is still the group's. All of it: what a script started holds its pipes.
+            // Not reaped yet, so the number is still the group's. All of it: what a script started
+            // holds its pipes.
             if let Ok(Some(group)) = i32::try_from(child.id()).map(Pid::from_raw) {
                 // It may just have ended by itself.
                 let _gone = kill_process_group(group, Signal::KILL);

@@ -29,7 +29,8 @@ pub(super) fn normalise(name: &str) -> &str {
     };
     match key {
         "index.docker.io" | "registry-1.docker.io" | DEFAULT_REGISTRY => {
-            // Docker Desktop keeps tokens of its own beside, as .../v1/access-token and .../v1/refresh-token.
+            // Docker Desktop keeps tokens of its own beside, as .../v1/access-token and
+            // .../v1/refresh-token.
             let is_registry = matches!(path.trim_end_matches('/'), "" | "v1" | "v2");
             if is_registry { DEFAULT_REGISTRY } else { name }
         }
@@ -45,8 +46,8 @@ pub(super) fn file_key(form: Form, host: &str) -> &str {
     }
 }
 
-/// What helpers named in a file of this form are asked for, in order: `docker login` and `podman login` store
-/// Docker Hub under different names.
+/// What helpers named in a file of this form are asked for, in order: `docker login` and `podman
+/// login` store Docker Hub under different names.
 pub(super) fn helper_servers(form: Form, host: &str) -> Vec<&str> {
     let mut servers = vec![docker_key(host)];
     if form == Form::Containers && host != servers[0] {

@@ -1,4 +1,5 @@
-//! Credentials: those that `docker login`, `podman login` and `imgfs login` keep, and one from the command line.
+//! Credentials: those that `docker login`, `podman login` and `imgfs login` keep, and one from the
+//! command line.
 //!
 //! ```text
 //! --username                               for the host it was given for
@@ -9,12 +10,13 @@
 //! ~/.dockercfg
 //! ```
 //!
-//! In a file: the helper that `credHelpers` names for the host, the helper in `credsStore`, then `auths`, whose keys
-//! may be namespaces: the longest one that contains the repository wins. A helper that has nothing passes on to the
-//! next place; one that fails ends the search, as going on anonymously would hide why access is refused.
+//! In a file: the helper that `credHelpers` names for the host, the helper in `credsStore`, then
+//! `auths`, whose keys may be namespaces: the longest one that contains the repository wins. A
+//! helper that has nothing passes on to the next place; one that fails ends the search, as going on
+//! anonymously would hide why access is refused.
 //!
-//! `file` reads a file, `keys` compares names, `helper` runs programs, `places` knows where files are, `write` is
-//! the other direction: login and logout.
+//! `file` reads a file, `keys` compares names, `helper` runs programs, `places` knows where files
+//! are, `write` is the other direction: login and logout.
 
 mod error;
 mod file;
@@ -90,8 +92,8 @@ pub enum Origin {
     },
 }
 
-/// The names under which a credential is looked up: those that credential files know, which need not be where the
-/// requests go.
+/// The names under which a credential is looked up: those that credential files know, which need
+/// not be where the requests go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CredentialKey {
     /// Host and port as in the reference; `docker.io` for Docker Hub.
@@ -101,8 +103,8 @@ pub struct CredentialKey {
 }
 
 impl Credentials {
-    /// Looks in these files, in order. Their names tell their form: `.dockercfg`, `config.json` (Docker's), or else
-    /// containers' `auth.json`.
+    /// Looks in these files, in order. Their names tell their form: `.dockercfg`, `config.json`
+    /// (Docker's), or else containers' `auth.json`.
     pub fn new(files: Vec<PathBuf>) -> Self {
         Self {
             files: files.into_iter().map(CredentialFile::found).collect(),
@@ -134,7 +136,8 @@ impl Credentials {
         self
     }
 
-    /// Finds the credential for a repository. Reads files and runs helpers: not for an async thread.
+    /// Finds the credential for a repository. Reads files and runs helpers: not for an async
+    /// thread.
     pub fn find(
         &self,
         host: &str,
@@ -167,7 +170,8 @@ impl Credentials {
         Ok(None)
     }
 
-    /// For people: where the credential for a repository would come from. Runs no helper and tells no secret.
+    /// For people: where the credential for a repository would come from. Runs no helper and tells
+    /// no secret.
     pub fn describe(&self, host: &str, repository: &str) -> String {
         if self.given_for(host).is_some() {
             return "given on the command line".to_owned();

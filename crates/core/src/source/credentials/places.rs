@@ -22,7 +22,8 @@ pub(super) enum Form {
     Docker,
     /// containers' `auth.json`, with namespaces as keys.
     Containers,
-    /// Docker's old `.dockercfg`: the entries without anything around them. Read, and cleaned by a logout.
+    /// Docker's old `.dockercfg`: the entries without anything around them. Read, and cleaned by a
+    /// logout.
     Legacy,
 }
 

@@ -1,8 +1,10 @@
-//! Login and logout: one entry of a file changed, everything else in it kept as it was, in its order.
+//! Login and logout: one entry of a file changed, everything else in it kept as it was, in its
+//! order.
 //!
-//! Which file: the one the user named; else the first that has an entry for the registry already, as an entry in a
-//! later file would not be found; else Docker's, which all the other tools read too. A file is replaced as a whole, so that
-//! no reader ever sees a half of it, and only its owner may read it.
+//! Which file: the one the user named; else the first that has an entry for the registry already,
+//! as an entry in a later file would not be found; else Docker's, which all the other tools read
+//! too. A file is replaced as a whole, so that no reader ever sees a half of it, and only its owner
+//! may read it.
 
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -78,7 +80,8 @@ impl Credentials {
         })
     }
 
-    /// Forgets the login for a registry or a namespace in the first file that has one; where that was.
+    /// Forgets the login for a registry or a namespace in the first file that has one; where that
+    /// was.
     pub fn erase(&self, key: &CredentialKey) -> Result<Option<Origin>, CredentialsError> {
         for file in self.files_to_erase() {
             let _alone = Lock::of(&file.path);
@@ -92,7 +95,8 @@ impl Credentials {
         Ok(None)
     }
 
-    /// Forgets every login in every file, those that helpers keep for registries listed in the files too.
+    /// Forgets every login in every file, those that helpers keep for registries listed in the
+    /// files too.
     pub fn erase_all(&self) -> Result<Vec<(String, Origin)>, CredentialsError> {
         let mut erased = Vec::new();
         for file in self.files_to_erase() {
@@ -250,7 +254,8 @@ impl<'a> Draft<'a> {
         auths.as_object_mut().ok_or(error)
     }
 
-    /// Removes the entries of a key, under whatever name it stands there, except `keep`; whether any had a login.
+    /// Removes the entries of a key, under whatever name it stands there, except `keep`; whether
+    /// any had a login.
     fn remove(
         &mut self,
         key: &CredentialKey,
@@ -272,8 +277,8 @@ impl<'a> Draft<'a> {
         Ok(had_login)
     }
 
-    /// Writes the entry of a key, with `auth` or without any login, and removes what the same key is called
-    /// otherwise, which could be found before it.
+    /// Writes the entry of a key, with `auth` or without any login, and removes what the same key
+    /// is called otherwise, which could be found before it.
     fn set(&mut self, key: &CredentialKey, auth: Option<String>) -> Result<(), CredentialsError> {
         let name = if key.repository.is_empty() {
             file_key(self.file.form, &key.host).to_owned()
@@ -361,13 +366,13 @@ fn dir_of(path: &Path) -> &Path {
     }
 }
 
-/// Keeps other logins and logouts of imgfs waiting, so that of two at one moment neither is lost. It is the directory
-/// that is locked, as the file is replaced.
+/// Keeps other logins and logouts of imgfs waiting, so that of two at one moment neither is lost.
+/// It is the directory that is locked, as the file is replaced.
 struct Lock(#[expect(dead_code, reason = "held, not used")] std::fs::File);
 
 impl Lock {
-    /// `None` where there is nothing to lock, or locks do not work as on some network filesystems: then the last one
-    /// wins, as with the other tools.
+    /// `None` where there is nothing to lock, or locks do not work as on some network filesystems:
+    /// then the last one wins, as with the other tools.
     fn of(path: &Path) -> Option<Self> {
         let target = follow_links(path).ok()?;
         let dir = std::fs::File::open(dir_of(&target)).ok()?;

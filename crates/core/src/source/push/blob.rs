@@ -17,7 +17,8 @@ use crate::source::transport::{Answer, Request, protocol};
 use crate::source::upload::{Upload, WatchUpload};
 use imgfs_formats::oci::{Descriptor, Digest};
 
-/// Longest time from the first failure of a copy to giving up. An attempt may take hours, so that only their number counts.
+/// Longest time from the first failure of a copy to giving up. An attempt may take hours, so that
+/// only their number counts.
 const COPY_GIVE_UP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// How a blob came to be in a repository.
@@ -32,8 +33,8 @@ pub enum Placed {
 }
 
 impl Pusher {
-    /// Makes sure that the repository has these bytes; says whether they had to be sent. `from` names another
-    /// repository of the same registry that may have them.
+    /// Makes sure that the repository has these bytes; says whether they had to be sent. `from`
+    /// names another repository of the same registry that may have them.
     pub async fn put_blob(&self, bytes: &Bytes, from: Option<&str>) -> Result<bool, SourceError> {
         let digest = Digest::sha256(bytes);
         let bytes = PayloadBytes::Whole(bytes.clone());
@@ -43,8 +44,9 @@ impl Pusher {
         Ok(placed == Placed::Sent)
     }
 
-    /// Makes sure that the repository has a blob that `source` has. Its bytes are passed on only where they are in no
-    /// repository of the registry; a copy that fails half-way begins anew. `from` as for [`Self::put_blob`].
+    /// Makes sure that the repository has a blob that `source` has. Its bytes are passed on only
+    /// where they are in no repository of the registry; a copy that fails half-way begins anew.
+    /// `from` as for [`Self::put_blob`].
     pub async fn copy_blob(
         &self,
         source: &Arc<dyn BlobSource>,
@@ -82,7 +84,8 @@ impl Pusher {
         if let Some(from) = from {
             let from: String = form_urlencoded::byte_serialize(from.as_bytes()).collect();
             let path = format!("blobs/uploads/?mount={digest}&from={from}");
-            // Who may not read the other repository is refused by some and begins an upload with others.
+            // Who may not read the other repository is refused by some and begins an upload with
+            // others.
             let answer = self
                 .transport
                 .request(&request(Method::POST, &path, &what))

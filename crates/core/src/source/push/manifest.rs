@@ -20,8 +20,8 @@ impl Pusher {
         self.put_document(name, MANIFEST, manifest).await
     }
 
-    /// Writes a manifest or list of this media type under a tag or its digest. The blobs or manifests that it names must
-    /// be there.
+    /// Writes a manifest or list of this media type under a tag or its digest. The blobs or
+    /// manifests that it names must be there.
     pub async fn put_document(
         &self,
         name: &str,

@@ -8,8 +8,8 @@
 //!                for the referrers API is read, completed and written back
 //! ```
 //!
-//! It writes to the registry that the name means and to nothing else, whatever mirrors there are. All of it may be
-//! done again without harm, so failures that may pass are retried as a whole.
+//! It writes to the registry that the name means and to nothing else, whatever mirrors there are.
+//! All of it may be done again without harm, so failures that may pass are retried as a whole.
 
 mod blob;
 mod manifest;
@@ -36,14 +36,14 @@ pub struct Pusher {
     give_up: Duration,
 }
 
-/// Opens the repository that a reference names for writing. Sends nothing; reads configuration files, so not for an
-/// async thread.
+/// Opens the repository that a reference names for writing. Sends nothing; reads configuration
+/// files, so not for an async thread.
 pub fn push_to(reference: &Reference, options: &Options) -> Result<Pusher, SourceError> {
     push_to_mounting(reference, Vec::new(), options)
 }
 
-/// The same for a caller that will mount blobs of other repositories of the same registry: the token must let us read
-/// those, too.
+/// The same for a caller that will mount blobs of other repositories of the same registry: the
+/// token must let us read those, too.
 pub fn push_to_mounting(
     reference: &Reference,
     mounting_from: Vec<String>,

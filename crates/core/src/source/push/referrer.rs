@@ -41,8 +41,9 @@ impl Pusher {
         self.list_under_tag(subject, descriptor).await
     }
 
-    /// Adds an entry to the list that stands in for the referrers API. Nobody can lock it: what others may have written
-    /// in between is looked at again afterwards, and whatever it lost of what was read before is put back.
+    /// Adds an entry to the list that stands in for the referrers API. Nobody can lock it: what
+    /// others may have written in between is looked at again afterwards, and whatever it lost of
+    /// what was read before is put back.
     async fn list_under_tag(
         &self,
         subject: &Digest,
@@ -89,8 +90,8 @@ impl Pusher {
     }
 }
 
-/// Adds what is missing of the wanted entries to a list, and what else the list has to the wanted ones. Whether anything
-/// was missing.
+/// Adds what is missing of the wanted entries to a list, and what else the list has to the wanted
+/// ones. Whether anything was missing.
 fn complete(list: &mut Value, wanted: &mut Vec<Value>) -> bool {
     let Some(entries) = list.get_mut("manifests").and_then(Value::as_array_mut) else {
         return false;

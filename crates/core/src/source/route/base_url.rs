@@ -1,4 +1,5 @@
-//! URLs of registries in configuration files: scheme, authority and the path before `/<repository>/`.
+//! URLs of registries in configuration files: scheme, authority and the path before
+//! `/<repository>/`.
 
 use crate::source::endpoint::{Endpoint, Scheme};
 
@@ -14,8 +15,8 @@ pub(super) struct BaseUrl {
 }
 
 impl BaseUrl {
-    /// Reads a URL; without a scheme it is https. `/v2` is added to its path unless that is the end of it or
-    /// `path_is_whole`.
+    /// Reads a URL; without a scheme it is https. `/v2` is added to its path unless that is the end
+    /// of it or `path_is_whole`.
     pub(super) fn parse(text: &str, path_is_whole: bool) -> Result<Self, String> {
         let (scheme, rest) = match text.split_once("://") {
             Some(("https", rest)) => (Scheme::Https, rest),

@@ -49,8 +49,8 @@ pub(super) struct Registries {
 }
 
 impl Configuration {
-    /// The files that the environment names and the usual ones; `variable` reads the environment. The system's
-    /// files are below `root`.
+    /// The files that the environment names and the usual ones; `variable` reads the environment.
+    /// The system's files are below `root`.
     pub fn from_env(variable: impl Fn(&str) -> Option<OsString>, root: &Path) -> Self {
         let set = |name: &str| {
             variable(name)

@@ -82,8 +82,8 @@ fn line_with(file: &TextFile, text: &str) -> usize {
     1 + lines.take_while(|line| !line.contains(text)).count()
 }
 
-/// Whether an entry of `insecure-registries` is for a host: the same host and port, or a network that its
-/// address is in. Names are not looked up.
+/// Whether an entry of `insecure-registries` is for a host: the same host and port, or a network
+/// that its address is in. Names are not looked up.
 fn covers(entry: &str, host: &str) -> bool {
     let entry = entry
         .strip_prefix("http://")

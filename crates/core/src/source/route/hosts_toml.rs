@@ -6,8 +6,8 @@
 //! certs.d/_default/hosts.toml
 //! ```
 //!
-//! The hosts in the file are asked in the order of their tables, the `server` last. A directory without the
-//! file may have certificates only: see [`super::certificates`].
+//! The hosts in the file are asked in the order of their tables, the `server` last. A directory
+//! without the file may have certificates only: see [`super::certificates`].
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Which hosts are asked for an image, in which order and how: from configuration files.
 //!
-//! The first of these that has an entry for the host or a prefix of the name decides hosts and order:
+//! The first of these that has an entry for the host or a prefix of the name decides hosts and
+//! order:
 //!
 //! ```text
 //! 1. imgfs's own         $IMGFS_CONFIG, else ~/.config/imgfs/config.toml; /etc/imgfs/config.toml
@@ -12,19 +13,20 @@
 //!
 //! Beside that:
 //!
-//! - A registry that registries.conf blocks is not asked, only the mirrors listed there are; without, and where
-//!   a hosts.toml decides, the image is refused. An entry of imgfs's own for the name puts that aside.
-//! - Flags win: `--plain-http`, `--insecure` and `--cert-dir` change how the reference's own registry is reached
-//!   wherever it is in the list, and nothing else.
-//! - Certificate directories (`certs.d/HOST/*.crt`, `*.cert`, `*.key` of podman, Docker, containerd) hold for
-//!   every host without certificates of its own in the file that decides.
-//! - Each host is sent the credentials that the credential files have for its own name. Only imgfs's own
-//!   configuration can send a mirror those of the registry it stands for.
-//! - `ns=` goes to hosts in a hosts.toml and to `proxy` mirrors of imgfs's own, unless they are the registry
-//!   itself. Mirrors of registries.conf and daemon.json are asked as any registry.
+//! - A registry that registries.conf blocks is not asked, only the mirrors listed there are;
+//!   without, and where a hosts.toml decides, the image is refused. An entry of imgfs's own for the
+//!   name puts that aside.
+//! - Flags win: `--plain-http`, `--insecure` and `--cert-dir` change how the reference's own
+//!   registry is reached wherever it is in the list, and nothing else.
+//! - Certificate directories (`certs.d/HOST/*.crt`, `*.cert`, `*.key` of podman, Docker,
+//!   containerd) hold for every host without certificates of its own in the file that decides.
+//! - Each host is sent the credentials that the credential files have for its own name. Only
+//!   imgfs's own configuration can send a mirror those of the registry it stands for.
+//! - `ns=` goes to hosts in a hosts.toml and to `proxy` mirrors of imgfs's own, unless they are the
+//!   registry itself. Mirrors of registries.conf and daemon.json are asked as any registry.
 //!
-//! A file that is there but cannot be understood is an error, never skipped. This module reads files and sends
-//! nothing; whether a host answers is the transport's matter.
+//! A file that is there but cannot be understood is an error, never skipped. This module reads
+//! files and sends nothing; whether a host answers is the transport's matter.
 
 mod base_url;
 mod certificates;
@@ -98,8 +100,8 @@ pub fn route(host: &str, repository: &str, options: &Options) -> Result<Route, R
     Ok(route)
 }
 
-/// The registry itself, to be written to; `None` if configuration files keep it from being asked. Reads files: not for
-/// async threads.
+/// The registry itself, to be written to; `None` if configuration files keep it from being asked.
+/// Reads files: not for async threads.
 pub fn own_endpoint(
     host: &str,
     repository: &str,
@@ -287,7 +289,8 @@ fn apply_certificates(
             &hub[1..]
         };
         let mut found = certificates::for_host(&configuration.certificate_dirs, names)?;
-        // containerd has certificates and hosts.toml in the same place, and uses the former without the latter.
+        // containerd has certificates and hosts.toml in the same place, and uses the former without
+        // the latter.
         let is_empty = found.as_ref().is_none_or(|(_, found)| found.is_empty());
         if is_empty
             && is_origin

@@ -1,4 +1,5 @@
-//! `registries.conf` of podman, buildah, skopeo and CRI-O, with its drop-in directories and its first version.
+//! `registries.conf` of podman, buildah, skopeo and CRI-O, with its drop-in directories and its
+//! first version.
 //!
 //! ```text
 //! $CONTAINERS_REGISTRIES_CONF                 one of these three;
@@ -277,7 +278,8 @@ fn mirror_target(
     Ok(Target {
         place: Place::Location(location(file, &mirror.location)?),
         insecure: mirror.insecure,
-        // What a tag-only mirror may say of a tag it may bring as well; a digest-only one can say nothing wrong.
+        // What a tag-only mirror may say of a tag it may bring as well; a digest-only one can say
+        // nothing wrong.
         serves: Serves {
             tags,
             digests: true,

@@ -1,5 +1,5 @@
-//! Rules for names below a prefix, as imgfs's own configuration and registries.conf have them: where the names
-//! are instead, and which mirrors are asked before.
+//! Rules for names below a prefix, as imgfs's own configuration and registries.conf have them:
+//! where the names are instead, and which mirrors are asked before.
 //!
 //! ```text
 //! prefix                 holds for
@@ -10,7 +10,8 @@
 //!
 //! A blocked registry is not asked, only its mirrors are; without mirrors its images are refused.
 //!
-//! The longest prefix wins. A location takes the prefix's place in the name; for a wildcard, the whole host's.
+//! The longest prefix wins. A location takes the prefix's place in the name; for a wildcard, the
+//! whole host's.
 
 use std::path::PathBuf;
 
@@ -215,8 +216,8 @@ pub(super) fn find<'a>(rules: impl IntoIterator<Item = &'a Rule>, name: &str) ->
 
 /// How many bytes of `host/repository` a prefix covers.
 ///
-/// A host without a port covers the same host with one, as it does for podman, whose authors do not promise it:
-/// a blocked host stays blocked.
+/// A host without a port covers the same host with one, as it does for podman, whose authors do not
+/// promise it: a blocked host stays blocked.
 fn covered(prefix: &str, name: &str) -> Option<usize> {
     let length = match prefix.strip_prefix('*') {
         Some(domain) => {
@@ -256,7 +257,8 @@ pub(super) fn check_location(text: &str) -> Result<String, String> {
     Ok(trimmed.to_owned())
 }
 
-/// What a proxy is told: the registry's host, unless it is that registry. Docker Hub's API has a name of its own.
+/// What a proxy is told: the registry's host, unless it is that registry. Docker Hub's API has a
+/// name of its own.
 pub(super) fn namespace(host: &str, authority: &str) -> Option<String> {
     let is_origin = Endpoint::registry(host, "").authority == authority || host == authority;
     (!is_origin).then(|| host.to_owned())

@@ -1,4 +1,5 @@
-//! What configuration files may say about names without a registry host, each with the file that says it.
+//! What configuration files may say about names without a registry host, each with the file that
+//! says it.
 
 use std::path::{Path, PathBuf};
 

@@ -6,8 +6,8 @@
 //! 3. otherwise       Docker Hub
 //! ```
 //!
-//! `docker://name` always is Docker Hub. With several registries to search, `short-name-mode = "enforcing"`
-//! refuses to guess; a user is never asked.
+//! `docker://name` always is Docker Hub. With several registries to search, `short-name-mode =
+//! "enforcing"` refuses to guess; a user is never asked.
 
 use std::path::Path;
 
@@ -22,13 +22,15 @@ use imgfs_formats::oci::{DEFAULT_REGISTRY, Location, Reference, ShortName};
 /// The images that a text may stand for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidates {
-    /// To be tried in this order: the first that exists is meant. Never empty; only short names have several.
+    /// To be tried in this order: the first that exists is meant. Never empty; only short names
+    /// have several.
     pub references: Vec<Reference>,
     /// For people: which file made them of a short name; `None` where none did.
     pub why: Option<String>,
 }
 
-/// Says which images a text may stand for. Reads configuration files for short names only: not for async threads.
+/// Says which images a text may stand for. Reads configuration files for short names only: not for
+/// async threads.
 pub fn candidates(text: &str, configuration: &Configuration) -> Result<Candidates, RouteError> {
     let reference: Reference = text.parse()?;
     let as_written = Candidates {
@@ -77,8 +79,8 @@ pub fn candidates(text: &str, configuration: &Configuration) -> Result<Candidate
     }
 }
 
-/// The registries in which a name without one is searched for: those that files name, else Docker Hub. Reads files: not
-/// for async threads.
+/// The registries in which a name without one is searched for: those that files name, else Docker
+/// Hub. Reads files: not for async threads.
 pub fn search_registries(configuration: &Configuration) -> Result<Vec<String>, RouteError> {
     let own = super::own::read(configuration)?;
     let registries = super::registries_conf::read(&configuration.registries)?;

@@ -6,10 +6,10 @@
 //! lock                        shared: records an image; exclusive: removes (sweep.rs)
 //! ```
 //!
-//! An image is recorded when it is resolved, by tag or digest, and stays known when its tag moves on. A tag names those images
-//! among what its document lists that were recorded, or whose manifests and configs are here: so caches from before there were
-//! records list by their tags, too.
-//! Listing reads these small documents and looks at the layers' sizes, never at their bytes.
+//! An image is recorded when it is resolved, by tag or digest, and stays known when its tag moves
+//! on. A tag names those images among what its document lists that were recorded, or whose
+//! manifests and configs are here: so caches from before there were records list by their tags,
+//! too. Listing reads these small documents and looks at the layers' sizes, never at their bytes.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -27,7 +27,8 @@ use imgfs_formats::oci::{
     Descriptor, Digest, Document, ImageConfig, Manifest, MediaType, may_be_image,
 };
 
-/// An image used again within so many seconds is not written down again: a mount of a cached image writes nothing.
+/// An image used again within so many seconds is not written down again: a mount of a cached image
+/// writes nothing.
 const USE_RESOLUTION: u64 = 60 * 60;
 /// References kept of one image, the latest: they only tell where an untagged image came from.
 const MAX_REFERENCES: usize = 16;
@@ -78,11 +79,11 @@ pub struct LayerUse {
 }
 
 impl Cache {
-    /// Notes that an image was resolved as `reference`, and what that points to, if its source said so. A cache that cannot
-    /// be written is no reason to fail.
+    /// Notes that an image was resolved as `reference`, and what that points to, if its source said
+    /// so. A cache that cannot be written is no reason to fail.
     ///
-    /// What a removal took away meanwhile, as nobody had recorded it yet, is written again. Of an image that is known this
-    /// looks at four files and writes the tag alone.
+    /// What a removal took away meanwhile, as nobody had recorded it yet, is written again. Of an
+    /// image that is known this looks at four files and writes the tag alone.
     pub async fn record_image(
         &self,
         reference: &str,
@@ -147,8 +148,8 @@ impl Cache {
         }
     }
 
-    /// Notes what `reference` points to, of which no image was made. Waits for a removal that is under way: it would take
-    /// this for what the tag was before.
+    /// Notes what `reference` points to, of which no image was made. Waits for a removal that is
+    /// under way: it would take this for what the tag was before.
     pub async fn record_answer(&self, reference: &str, tag: &Descriptor) {
         let lock = Locked::share(&self.removal_lock()).await;
         let recorded = lock.and_then(|_lock| self.record_tag(reference, tag));
@@ -157,8 +158,8 @@ impl Cache {
         }
     }
 
-    /// All images that are known here, by digest: those that were recorded, and of what tags lead to, what is here with its
-    /// config. A manifest alone may have been looked at for what it says.
+    /// All images that are known here, by digest: those that were recorded, and of what tags lead
+    /// to, what is here with its config. A manifest alone may have been looked at for what it says.
     pub fn images(&self) -> Result<Vec<KnownImage>, StoreError> {
         let mut images: BTreeMap<Digest, KnownImage> = BTreeMap::new();
         let records = self.image_records()?;

@@ -32,7 +32,8 @@ pub struct TagRecord {
 }
 
 impl Cache {
-    /// What `reference` (normalised) pointed to when last asked, if it ever was. A damaged record counts as none.
+    /// What `reference` (normalised) pointed to when last asked, if it ever was. A damaged record
+    /// counts as none.
     pub fn tag_record(&self, reference: &str) -> Result<Option<TagRecord>, StoreError> {
         let Some(bytes) = read_if_there(&self.tag_path(reference))? else {
             return Ok(None);
@@ -41,8 +42,8 @@ impl Cache {
         Ok(record.filter(|record| record.reference == reference))
     }
 
-    /// Notes what `reference` points to now. To be called with the removal lock shared, so that no removal takes it for what
-    /// it knows of the tag.
+    /// Notes what `reference` points to now. To be called with the removal lock shared, so that no
+    /// removal takes it for what it knows of the tag.
     pub fn record_tag(&self, reference: &str, descriptor: &Descriptor) -> Result<(), StoreError> {
         let checked = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -64,7 +65,8 @@ impl Cache {
             .map(Bytes::from))
     }
 
-    /// Keeps a document whose digest was checked. A cache that cannot be written is no reason to fail.
+    /// Keeps a document whose digest was checked. A cache that cannot be written is no reason to
+    /// fail.
     pub fn keep_document(&self, digest: &Digest, bytes: &[u8]) {
         if let Err(err) = publish(&self.document_path(digest), bytes) {
             self.caching_failed(&err);
@@ -91,8 +93,8 @@ pub struct CachedDocuments {
 }
 
 impl CachedDocuments {
-    /// Wraps `inner`. `pinned` is the digest in the reference, if there is one: then nobody need be asked what
-    /// the reference means.
+    /// Wraps `inner`. `pinned` is the digest in the reference, if there is one: then nobody need be
+    /// asked what the reference means.
     pub fn new(inner: Arc<dyn BlobSource>, cache: Arc<Cache>, pinned: Option<Digest>) -> Self {
         Self {
             inner,

@@ -15,8 +15,8 @@
 //!                      partial   the start of the blob, as far as a pull that was broken off got (partial.rs)
 //! ```
 //!
-//! A span is marked present after its bytes are written. Nothing is synced: after a power failure a mark may
-//! stand for bytes that were lost, which is noticed by the span's digest on first use.
+//! A span is marked present after its bytes are written. Nothing is synced: after a power failure a
+//! mark may stand for bytes that were lost, which is noticed by the span's digest on first use.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -32,10 +32,11 @@ use rustix::fs::{Advice, FallocateFlags, FlockOperation, fadvise, fallocate, flo
 use crate::store::{Slot, StoreError};
 use imgfs_formats::layer::{Hash, Span, SpanDigest};
 
-/// Between two looks at a lock that somebody has. A `flock` that waits could not be given up: a thread in it
-/// would keep the whole program from ending.
+/// Between two looks at a lock that somebody has. A `flock` that waits could not be given up: a
+/// thread in it would keep the whole program from ending.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
-/// Between two looks at whether a layer is in use: a process that took a lock only to look has let it go by then.
+/// Between two looks at whether a layer is in use: a process that took a lock only to look has let
+/// it go by then.
 const LOOK_PAUSE: Duration = Duration::from_millis(2);
 /// Data that is not complete or not checked yet.
 pub(in crate::store) const NEW_DATA: &str = "data.new";
@@ -67,7 +68,8 @@ impl LayerFiles {
         Arc::clone(&self.lock)
     }
 
-    /// Opens or creates the files of the layer in `dir` and takes the shared lock. Waits at most for an eviction.
+    /// Opens or creates the files of the layer in `dir` and takes the shared lock. Waits at most
+    /// for an eviction.
     pub(in crate::store) async fn open(dir: &Path) -> Result<Self, StoreError> {
         let lock_path = dir.join("lock");
         loop {
@@ -102,7 +104,8 @@ impl LayerFiles {
         is_same(&self.data, &other.data) && is_same(&self.present, &other.present)
     }
 
-    /// What the bytes of a span had to hash to (BLAKE3) when they were written; `None` if nobody noted it.
+    /// What the bytes of a span had to hash to (BLAKE3) when they were written; `None` if nobody
+    /// noted it.
     fn decoded_digest(&self, span: usize) -> io::Result<Option<Hash>> {
         let mut digest = [0; 32];
         match self.decoded()?.read_exact_at(&mut digest, span as u64 * 32) {
@@ -112,8 +115,8 @@ impl LayerFiles {
         }
     }
 
-    /// What a span's bytes in the cache have to hash to: the index says it, or the cache remembers it from when they
-    /// were fetched and checked.
+    /// What a span's bytes in the cache have to hash to: the index says it, or the cache remembers
+    /// it from when they were fetched and checked.
     pub(in crate::store) fn expected_digest(
         &self,
         id: usize,
@@ -125,7 +128,8 @@ impl LayerFiles {
         }
     }
 
-    /// Lets the kernel forget bytes that nobody will read soon. Without that it only remembers more.
+    /// Lets the kernel forget bytes that nobody will read soon. Without that it only remembers
+    /// more.
     pub(in crate::store) fn forget_pages(&self, range: &Range<u64>) {
         let length = NonZeroU64::new(range.end.saturating_sub(range.start));
         if let Err(err) = fadvise(&self.data, range.start, length, Advice::DontNeed) {
@@ -189,8 +193,8 @@ impl LayerFiles {
     }
 }
 
-/// The data of a layer that is fetched as a whole. It grows beside the files in use: a process that has the layer
-/// open goes on reading those, and never meets a byte whose blob was not checked.
+/// The data of a layer that is fetched as a whole. It grows beside the files in use: a process that
+/// has the layer open goes on reading those, and never meets a byte whose blob was not checked.
 pub(in crate::store) struct NewData {
     data: Arc<File>,
     dir: PathBuf,
@@ -198,8 +202,8 @@ pub(in crate::store) struct NewData {
 }
 
 impl NewData {
-    /// Empty data for the layer in `dir`. The caller holds the lock `build`, so what a killed process left there
-    /// may go.
+    /// Empty data for the layer in `dir`. The caller holds the lock `build`, so what a killed
+    /// process left there may go.
     pub(in crate::store) fn create(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(NEW_DATA);
         remove_if_there(&path).map_err(StoreError::io("remove", &path))?;
@@ -211,7 +215,8 @@ impl NewData {
         })
     }
 
-    /// The file, to be written at the bytes' own offsets. It may outlive this value, which then leads nowhere.
+    /// The file, to be written at the bytes' own offsets. It may outlive this value, which then
+    /// leads nowhere.
     pub(in crate::store) fn file(&self) -> Arc<File> {
         Arc::clone(&self.data)
     }
@@ -221,7 +226,8 @@ impl NewData {
         let path = self.dir.join("data");
         std::fs::rename(self.dir.join(NEW_DATA), &path).map_err(StoreError::io("write", &path))?;
         self.published = true;
-        // The marks come last: without them, or with old ones, nothing is served that is not checked first.
+        // The marks come last: without them, or with old ones, nothing is served that is not
+        // checked first.
         publish(
             &self.dir.join("present"),
             &now().to_le_bytes().repeat(spans),
@@ -315,7 +321,8 @@ impl Locked {
         Ok(lock.filter(|lock| is_at(&lock.0, &path)))
     }
 
-    /// The same, patiently: a process that only looks whether the layer is in use has it for a moment, too.
+    /// The same, patiently: a process that only looks whether the layer is in use has it for a
+    /// moment, too.
     pub(in crate::store) fn try_take_layer_twice(dir: &Path) -> Result<Option<Self>, StoreError> {
         if let Some(lock) = Self::try_take_layer(dir)? {
             return Ok(Some(lock));
@@ -464,6 +471,7 @@ fn now() -> u32 {
     let seconds = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(1, |since| since.as_secs());
-    // 0 means absent; after 2106 everything was used at the same time, which only costs eviction its order.
+    // 0 means absent; after 2106 everything was used at the same time, which only costs eviction
+    // its order.
     u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
 }

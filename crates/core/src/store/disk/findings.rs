@@ -1,5 +1,5 @@
-//! Indexes that were not made here: kept so that the next mount needs no network for them, and refused for good when
-//! they turn out to be wrong.
+//! Indexes that were not made here: kept so that the next mount needs no network for them, and
+//! refused for good when they turn out to be wrong.
 //!
 //! ```text
 //! indexes/ALG/HEX-IDENTITY           the index
@@ -41,7 +41,8 @@ pub struct Finding {
 }
 
 impl Cache {
-    /// The indexes of a layer that were found before, and how. A record that cannot be read counts as none.
+    /// The indexes of a layer that were found before, and how. A record that cannot be read counts
+    /// as none.
     pub fn found_indexes(&self, layer: &Digest) -> Result<Vec<(Slot, Finding)>, StoreError> {
         let dir = self.root.join("indexes").join(layer.algorithm().name());
         let entries = match std::fs::read_dir(&dir) {
@@ -68,7 +69,8 @@ impl Cache {
         Ok(found)
     }
 
-    /// Keeps an index that was found. If nothing can be written that is said once, and it is only found again.
+    /// Keeps an index that was found. If nothing can be written that is said once, and it is only
+    /// found again.
     pub fn keep_found(
         &self,
         slot: &Slot,
@@ -96,7 +98,8 @@ impl Cache {
             // Somebody who asked for less must not make it worth less to those who ask for more.
             let finding = before.filter(|before| before.trust < finding.trust);
             let json = finding.map(|before| serde_json::to_vec(&before).unwrap_or_default());
-            // An index without the record is one that nobody looks at, and a check takes it for damaged.
+            // An index without the record is one that nobody looks at, and a check takes it for
+            // damaged.
             publish(&record, json.as_ref().unwrap_or(&new))?;
             publish(&self.index_path(slot), file)
         };
@@ -109,8 +112,8 @@ impl Cache {
         }
     }
 
-    /// This index contradicts the layer: it is dropped and not used again. What was fetched by it goes when nobody
-    /// has the layer open any more.
+    /// This index contradicts the layer: it is dropped and not used again. What was fetched by it
+    /// goes when nobody has the layer open any more.
     pub fn refuse(&self, slot: &Slot, why: &str) {
         let removed = [
             self.index_path(slot),
@@ -184,9 +187,9 @@ impl Store {
 }
 
 impl LayerReader {
-    /// What to tell those who wait for a span whose bytes are not what the index says; `again` if others may give the
-    /// right ones. If not, an index that was found is not used again: either it is wrong, or the blob is, and only
-    /// streaming all of the layer tells which.
+    /// What to tell those who wait for a span whose bytes are not what the index says; `again` if
+    /// others may give the right ones. If not, an index that was found is not used again: either it
+    /// is wrong, or the blob is, and only streaming all of the layer tells which.
     pub(in crate::store) fn wrong_span(
         &self,
         span: usize,
@@ -197,7 +200,8 @@ impl LayerReader {
         if !again && !self.slot().is_own() {
             let why = format!("span {span}: {cause}");
             self.store().refuse(self.slot(), &why);
-            // Where the compressed bytes have a digest and it was right, the index contradicts itself.
+            // Where the compressed bytes have a digest and it was right, the index contradicts
+            // itself.
             let is_checked_before = (self.spans().get(span))
                 .is_some_and(|span| !matches!(span.digest, SpanDigest::Chunks(_)));
             let is_after_check = matches!(cause, SpanError::Decode | SpanError::DecodedDigest);

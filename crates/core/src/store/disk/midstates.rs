@@ -17,7 +17,8 @@ use imgfs_formats::layer::LayerIndex;
 use imgfs_formats::oci::{Algorithm, Descriptor, Digest, Midstates};
 
 impl Store {
-    /// Makes the index of a layer and its midstates, as far as they are not here, in one pass. Must run on the runtime.
+    /// Makes the index of a layer and its midstates, as far as they are not here, in one pass. Must
+    /// run on the runtime.
     pub async fn build_index(
         self: &Arc<Self>,
         source: &Arc<dyn BlobSource>,
@@ -48,7 +49,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes index and midstates of a layer from all of its blob, and keeps nothing. Must run on the runtime.
+    /// Makes index and midstates of a layer from all of its blob, and keeps nothing. Must run on
+    /// the runtime.
     pub async fn recompute_index(
         self: &Arc<Self>,
         source: &Arc<dyn BlobSource>,

@@ -1,9 +1,10 @@
-//! The start of a blob whose first contact was broken off, kept beside the layer so that the next one goes on from
-//! there.
+//! The start of a blob whose first contact was broken off, kept beside the layer so that the next
+//! one goes on from there.
 //!
-//! Only a pull keeps it, as it costs a second write of the bytes; the next process that streams the layer reads it. It is
-//! appended to as bytes arrive and never synced, so it may hold anything after a power failure: the blob's digest
-//! decides, and if it is wrong the layer is begun anew without it. A process that has it open holds the lock `build`.
+//! Only a pull keeps it, as it costs a second write of the bytes; the next process that streams the
+//! layer reads it. It is appended to as bytes arrive and never synced, so it may hold anything
+//! after a power failure: the blob's digest decides, and if it is wrong the layer is begun anew
+//! without it. A process that has it open holds the lock `build`.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -29,7 +30,8 @@ pub(in crate::store) struct PartialBlob {
 }
 
 impl PartialBlob {
-    /// Looks what the layer in `dir`, with a blob of `size` bytes, has; with `keep` more can be added.
+    /// Looks what the layer in `dir`, with a blob of `size` bytes, has; with `keep` more can be
+    /// added.
     pub(in crate::store) fn open(dir: &Path, size: u64, keep: bool) -> Result<Self, StoreError> {
         let path = dir.join(PARTIAL);
         let mut options = OpenOptions::new();
@@ -98,8 +100,8 @@ impl PartialBlob {
         read.map_err(StoreError::io("read", &self.path))
     }
 
-    /// What takes the bytes that follow, in order, on a thread of its own. A write that fails ends the keeping and
-    /// nothing else: what is there stays right.
+    /// What takes the bytes that follow, in order, on a thread of its own. A write that fails ends
+    /// the keeping and nothing else: what is there stays right.
     pub(in crate::store) fn keep(
         &self,
         mut input: mpsc::Receiver<Bytes>,

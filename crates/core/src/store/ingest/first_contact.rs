@@ -1,4 +1,5 @@
-//! First contact: a layer that has no index yet is streamed once, and everything is made on the way.
+//! First contact: a layer that has no index yet is streamed once, and everything is made on the
+//! way.
 //!
 //! ```text
 //!  network ──> in order ──┬──> SHA-256 of the blob                       thread 1
@@ -6,8 +7,9 @@
 //!                                  └──> tar, file digests, write data    thread 3
 //! ```
 //!
-//! Between the stages are short channels, so memory stays bounded and the slowest stage decides. Nothing
-//! counts before the blob's digest is right: only then are the spans marked present and the index published.
+//! Between the stages are short channels, so memory stays bounded and the slowest stage decides.
+//! Nothing counts before the blob's digest is right: only then are the spans marked present and the
+//! index published.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -37,8 +39,8 @@ const NETWORK_PIECES: usize = 64;
 /// Decoded pieces (256 KiB each) between the second and the third stage.
 const DECODED_PIECES: usize = 8;
 
-/// Times that a blob is streamed when its bytes are wrong: as many hosts as anybody lists, and a second time for the
-/// last one.
+/// Times that a blob is streamed when its bytes are wrong: as many hosts as anybody lists, and a
+/// second time for the last one.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// How far a download is, to be looked at while it runs. Bytes of the blob.
@@ -82,11 +84,12 @@ impl Progress {
     }
 }
 
-/// Streams the blob once. Gives its index; the decoded bytes are in the files in `dir` and marked present, unless
-/// the disk is full. A reader that has the files open sees nothing of it.
+/// Streams the blob once. Gives its index; the decoded bytes are in the files in `dir` and marked
+/// present, unless the disk is full. A reader that has the files open sees nothing of it.
 ///
-/// What a pull that was broken off has left of the blob is not fetched again; with `keep` this leaves the same if
-/// it is broken off. If the blob's hash is wrong it is begun anew, as long as somebody may have the right bytes.
+/// What a pull that was broken off has left of the blob is not fetched again; with `keep` this
+/// leaves the same if it is broken off. If the blob's hash is wrong it is begun anew, as long as
+/// somebody may have the right bytes.
 pub(in crate::store) async fn index_layer(
     cache: &Cache,
     source: Arc<dyn BlobSource>,
@@ -147,13 +150,14 @@ pub(in crate::store) async fn index_layer(
 pub(in crate::store) struct PassOptions {
     /// Keep the blob's bytes until it is done, for the case that it is broken off.
     pub(in crate::store) keep: bool,
-    /// Make midstates, with a hash that is half as fast where the processor has no instructions for it.
+    /// Make midstates, with a hash that is half as fast where the processor has no instructions for
+    /// it.
     pub(in crate::store) midstates: bool,
 }
 
-/// Makes the index of a blob all of which is here, beside what else there is to do. Otherwise like [`index_layer`].
-/// `segments` are the BLAKE3 hashes of pieces of [`MIDSTATE_INTERVAL`] whose SHA-256 was checked already; if it is known
-/// of all.
+/// Makes the index of a blob all of which is here, beside what else there is to do. Otherwise like
+/// [`index_layer`]. `segments` are the BLAKE3 hashes of pieces of [`MIDSTATE_INTERVAL`] whose
+/// SHA-256 was checked already; if it is known of all.
 pub(in crate::store) async fn index_kept(
     cache: &Cache,
     source: &Arc<dyn BlobSource>,
@@ -180,7 +184,8 @@ pub(in crate::store) async fn index_kept(
     )
     .await;
     if has_segments && matches!(result, Err(StoreError::Corrupt { .. })) {
-        // They changed on the disk after they were checked: what they are now is told by the digest alone.
+        // They changed on the disk after they were checked: what they are now is told by the digest
+        // alone.
         result = stream_layer(cache, source, blob, Some(dir), &attempt(None), &progress).await;
     }
     let (index, _) = result?;
@@ -247,8 +252,8 @@ impl Manner {
     }
 }
 
-/// Streams the blob through the stages: what `partial` has of it from there, the rest from `source`. Its bytes go into
-/// the files in `dir`, if there is one.
+/// Streams the blob through the stages: what `partial` has of it from there, the rest from
+/// `source`. Its bytes go into the files in `dir`, if there is one.
 async fn stream_layer(
     cache: &Cache,
     source: &Arc<dyn BlobSource>,
@@ -303,8 +308,8 @@ async fn stream_layer(
                 if keeper.is_some() && !is_here {
                     let _keeping_failed = to_keep.send(bytes.clone()).await;
                 }
-                // A stage that failed drops its end; the others still see the whole blob, because only its
-                // hash tells a corrupt blob from an odd one.
+                // A stage that failed drops its end; the others still see the whole blob, because
+                // only its hash tells a corrupt blob from an odd one.
                 let _scan_failed = to_scan.send(bytes.clone()).await;
                 let _hash_failed = to_hash.send(bytes).await;
                 progress.done.fetch_max(received, Ordering::Relaxed);
@@ -434,7 +439,8 @@ fn scan_stage(
     scanner.finish(&mut sink)
 }
 
-/// Reads the tar and writes the decoded bytes. A write that fails ends the writing, not the reading.
+/// Reads the tar and writes the decoded bytes. A write that fails ends the writing, not the
+/// reading.
 fn content_stage(
     input: &std_mpsc::Receiver<Piece>,
     recycle: &std_mpsc::SyncSender<Vec<u8>>,

@@ -1,8 +1,9 @@
 //! A blob as one ordered stream, fetched over several ranges at a time.
 //!
-//! One part is always at the head and its bytes flow through as they arrive; the parts behind it are fetched
-//! ahead into memory, as far as the common budget allows. So the wire stays busy over round trips and slow
-//! starts, memory stays bounded, and a stream never waits for another one's budget.
+//! One part is always at the head and its bytes flow through as they arrive; the parts behind it
+//! are fetched ahead into memory, as far as the common budget allows. So the wire stays busy over
+//! round trips and slow starts, memory stays bounded, and a stream never waits for another one's
+//! budget.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,8 +20,9 @@ use imgfs_formats::oci::Descriptor;
 
 /// Size of a part: at 200 Mbit/s 160 ms of transfer, several times a usual round trip.
 const PART_SIZE: u64 = 4 << 20;
-/// Pieces that may wait when a blob comes as a single stream (no ranges): a piece is what the network gave in
-/// one read, rarely more than 64 KiB. A part's pieces need no bound but the part's own size.
+/// Pieces that may wait when a blob comes as a single stream (no ranges): a piece is what the
+/// network gave in one read, rarely more than 64 KiB. A part's pieces need no bound but the part's
+/// own size.
 const STREAM_PIECES: usize = 64;
 /// Pieces of a part: more than there can be, as each has at least a byte.
 const PART_PIECES: usize = 4 << 20;

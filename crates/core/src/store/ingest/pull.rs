@@ -5,7 +5,8 @@
 //! an index      every span that is not here, in long runs, a few at a time      (fetch.rs)
 //! ```
 //!
-//! Either way an end at any moment costs no more than what was on its way, and the next pull goes on from there.
+//! Either way an end at any moment costs no more than what was on its way, and the next pull goes
+//! on from there.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,8 +20,8 @@ use crate::store::{OpenLayer, Store, StoreError};
 use imgfs_formats::oci::Descriptor;
 
 impl Store {
-    /// Opens a layer like [`Store::open_layer`]; if it has to be streamed and that is broken off, the next time
-    /// goes on from where it ended.
+    /// Opens a layer like [`Store::open_layer`]; if it has to be streamed and that is broken off,
+    /// the next time goes on from where it ended.
     pub async fn open_layer_resumably(
         self: &Arc<Self>,
         source: &Arc<dyn BlobSource>,
@@ -36,8 +37,8 @@ impl Store {
 }
 
 impl LayerReader {
-    /// Brings every span that is not here into the cache. What is here is checked first, so this may read all of it.
-    /// Must run on the runtime.
+    /// Brings every span that is not here into the cache. What is here is checked first, so this
+    /// may read all of it. Must run on the runtime.
     pub async fn fetch_all(self: &Arc<Self>, progress: &Progress) -> Result<(), StoreError> {
         let missing = self.missing(0..self.spans().len()).await?;
         let lacking: u64 = missing.iter().map(|id| self.compressed_size(*id)).sum();
@@ -47,8 +48,8 @@ impl LayerReader {
         self.check_kept()
     }
 
-    /// Brings the spans that lie in the bytes `part` of the blob into the cache: what an index's maker wants fetched
-    /// first.
+    /// Brings the spans that lie in the bytes `part` of the blob into the cache: what an index's
+    /// maker wants fetched first.
     pub async fn prefetch(self: &Arc<Self>, part: Range<u64>) -> Result<(), StoreError> {
         let first = (self.spans()).first_in_blob(part.start);
         let end = (self.spans()).first_in_blob(part.end);
@@ -56,9 +57,9 @@ impl LayerReader {
         self.fetch_missing(&missing, None).await
     }
 
-    /// Brings what is missing of the uncompressed bytes `ranges` into the cache, in long runs, a few at a time, for who
-    /// reads all of them soon. Does nothing where nothing can be kept: what would have to stay in memory until then has
-    /// limits.
+    /// Brings what is missing of the uncompressed bytes `ranges` into the cache, in long runs, a
+    /// few at a time, for who reads all of them soon. Does nothing where nothing can be kept: what
+    /// would have to stay in memory until then has limits.
     pub async fn fetch_beforehand(
         self: &Arc<Self>,
         ranges: &[Range<u64>],
@@ -80,9 +81,9 @@ impl LayerReader {
         self.fetch_missing(&missing, None).await
     }
 
-    /// Makes sure that the spans of the uncompressed bytes `ranges` can be read, as patiently as one read. What was
-    /// fetched when it fails is kept, so that another attempt may succeed. If `is_read`, somebody reads them, and
-    /// others may be read next.
+    /// Makes sure that the spans of the uncompressed bytes `ranges` can be read, as patiently as
+    /// one read. What was fetched when it fails is kept, so that another attempt may succeed. If
+    /// `is_read`, somebody reads them, and others may be read next.
     pub async fn fetch_ranges(
         self: &Arc<Self>,
         ranges: &[Range<u64>],
@@ -98,7 +99,8 @@ impl LayerReader {
             if is_read {
                 self.note_needed(ids, &missing);
             }
-            // Each run has the time of a read: a large program over a slow line takes longer than one.
+            // Each run has the time of a read: a large program over a slow line takes longer than
+            // one.
             let parallel = self.source().parallel_ranges().max(1);
             stream::iter(self.runs(&missing).into_iter().map(Ok))
                 .try_for_each_concurrent(parallel, |run| async move {
@@ -129,7 +131,8 @@ impl LayerReader {
         )))
     }
 
-    /// Those of the spans that are not here, or not right. Reads and hashes the others, so not on this thread.
+    /// Those of the spans that are not here, or not right. Reads and hashes the others, so not on
+    /// this thread.
     pub(in crate::store) async fn missing(
         self: &Arc<Self>,
         ids: Range<usize>,

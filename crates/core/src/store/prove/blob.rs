@@ -7,8 +7,9 @@
 //!                 proof       exclusive lock: a process keeps bytes and proves the layer
 //! ```
 //!
-//! A record is appended after its bytes are written, so a process that is killed loses at most what was on its way.
-//! Nothing is synced and nothing here is checked: the blob's digest decides, when all of it is here.
+//! A record is appended after its bytes are written, so a process that is killed loses at most what
+//! was on its way. Nothing is synced and nothing here is checked: the blob's digest decides, when
+//! all of it is here.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -80,7 +81,8 @@ pub(in crate::store) struct Flying {
 }
 
 impl KeptBlob {
-    /// Opens or creates it for the layer in `dir`, with a blob of `size` bytes; `None` if another process has it.
+    /// Opens or creates it for the layer in `dir`, with a blob of `size` bytes; `None` if another
+    /// process has it.
     pub(in crate::store) fn try_open(dir: &Path, size: u64) -> Result<Option<Self>, StoreError> {
         let Some(lock) = Locked::try_take(&dir.join("proof"))? else {
             return Ok(None);
@@ -214,7 +216,8 @@ impl KeptBlob {
         self.state().vouched.remove(range);
     }
 
-    /// These bytes turned out to be wrong: they are not here any more, but for those that are vouched for.
+    /// These bytes turned out to be wrong: they are not here any more, but for those that are
+    /// vouched for.
     pub(in crate::store) fn forget(&self, range: &Range<u64>) -> Forgotten {
         let mut state = self.state();
         let before = (state.here.total(), state.fresh.total());

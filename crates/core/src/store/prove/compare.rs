@@ -1,4 +1,5 @@
-//! Whether the index that a layer is read by says the same as the layer's own, which was made from the blob.
+//! Whether the index that a layer is read by says the same as the layer's own, which was made from
+//! the blob.
 //!
 //! ```text
 //! our own format     equal as values
@@ -35,8 +36,8 @@ pub(in crate::store) enum Kind {
 impl Kind {
     /// Of an index with these spans.
     pub(in crate::store) fn of(spans: &SpanTable) -> Self {
-        // A layer of directories alone has no span in a table of contents, and the pass that makes our own index
-        // gives one to every tar.
+        // A layer of directories alone has no span in a table of contents, and the pass that makes
+        // our own index gives one to every tar.
         let is_any = |is: fn(&SpanDigest) -> bool| spans.iter().any(|span| is(&span.digest));
         if spans.is_empty() || is_any(|digest| matches!(digest, SpanDigest::Chunks(_))) {
             Self::Entries
@@ -48,8 +49,8 @@ impl Kind {
     }
 }
 
-/// What differs first, in words; `None` if nothing does. `own` reads by the layer's own index `made`, `found` by the
-/// index in question, `claimed`.
+/// What differs first, in words; `None` if nothing does. `own` reads by the layer's own index
+/// `made`, `found` by the index in question, `claimed`.
 pub(in crate::store) async fn difference(
     made: LayerIndex,
     claimed: LayerIndex,
@@ -118,7 +119,8 @@ enum Unequal {
 }
 
 impl Comparing {
-    /// All bytes of the layer. What SOCI makes ends where the tar does, and not behind the zeros that pad it.
+    /// All bytes of the layer. What SOCI makes ends where the tar does, and not behind the zeros
+    /// that pad it.
     fn layer(&self) -> Result<(), Unequal> {
         let (own, found) = (self.own.size(), self.found.size());
         let other_size = || {

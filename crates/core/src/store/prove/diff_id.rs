@@ -1,8 +1,9 @@
-//! The last check of a layer, off the critical path: does the uncompressed tar have the config's DiffId?
+//! The last check of a layer, off the critical path: does the uncompressed tar have the config's
+//! DiffId?
 //!
-//! A layer is already proven by its blob's digest; this second digest catches a config that belongs to other
-//! layers. It is computed once for a layer, when all of its bytes are here, and remembered beside them. Of all mounts of
-//! all processes one computes it, and the others wait for its word:
+//! A layer is already proven by its blob's digest; this second digest catches a config that belongs
+//! to other layers. It is computed once for a layer, when all of its bytes are here, and remembered
+//! beside them. Of all mounts of all processes one computes it, and the others wait for its word:
 //!
 //! ```text
 //! known in the cache ────────────────────────────────────────────────> compare
@@ -40,9 +41,10 @@ impl Cache {
 }
 
 impl LayerReader {
-    /// Finds out the layer's DiffId and compares it with `expected`, whose algorithm counts; `None` if not all of its
-    /// bytes are in the cache, or if they came by an index that was found. A mismatch quarantines the layer for this
-    /// user. Takes seconds, at low priority; dropping it ends the work.
+    /// Finds out the layer's DiffId and compares it with `expected`, whose algorithm counts; `None`
+    /// if not all of its bytes are in the cache, or if they came by an index that was found. A
+    /// mismatch quarantines the layer for this user. Takes seconds, at low priority; dropping it
+    /// ends the work.
     pub async fn establish_diff_id(
         self: &Arc<Self>,
         expected: &DiffId,
@@ -91,15 +93,15 @@ impl LayerReader {
 
     /// Whether all of its tar is in the cache, as far as the marks tell.
     fn may_have_diff_id(&self) -> bool {
-        // What an index that was found says the bytes are is not known to be the tar, not even how long it is, and the
-        // answer is remembered for all images with the layer.
+        // What an index that was found says the bytes are is not known to be the tar, not even how
+        // long it is, and the answer is remembered for all images with the layer.
         let counters = self.counters();
         self.slot().is_own() && counters.cached == counters.size
     }
 
-    /// Computes the layer's DiffId with `expected`'s algorithm and remembers it; `None` if not all of its bytes
-    /// are in the cache, if they came by an index that was found, or if `go_on` says no. Takes seconds: not for a thread
-    /// that somebody waits for.
+    /// Computes the layer's DiffId with `expected`'s algorithm and remembers it; `None` if not all
+    /// of its bytes are in the cache, if they came by an index that was found, or if `go_on` says
+    /// no. Takes seconds: not for a thread that somebody waits for.
     pub fn compute_diff_id(
         self: &Arc<Self>,
         expected: &DiffId,

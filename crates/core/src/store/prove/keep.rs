@@ -1,8 +1,9 @@
 //! [`Keeping`]: a source whose bytes of one blob are kept as they pass, and come from there the next time.
 //!
-//! So while a layer is proven, what readers fetch is part of the proof, and no byte is fetched twice: a range is put
-//! together of what is here, what another reader of the same range is fetching, and what is missing. Bytes are kept
-//! before anybody has checked them; a reader that finds them wrong rejects them, and they are forgotten.
+//! So while a layer is proven, what readers fetch is part of the proof, and no byte is fetched
+//! twice: a range is put together of what is here, what another reader of the same range is
+//! fetching, and what is missing. Bytes are kept before anybody has checked them; a reader that
+//! finds them wrong rejects them, and they are forgotten.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,8 @@ pub(in crate::store) struct Keeping {
 }
 
 impl Keeping {
-    /// The blob comes from `inner` and is kept in `dir`, from now on unless another process does that.
+    /// The blob comes from `inner` and is kept in `dir`, from now on unless another process does
+    /// that.
     pub(in crate::store) fn new(
         inner: Arc<dyn BlobSource>,
         blob: Descriptor,
@@ -57,9 +59,9 @@ impl Keeping {
         Ok(self.kept.get())
     }
 
-    /// The bytes of a span that came with `provenance` are not what its index says. Says whether asking again at once
-    /// may bring others. Bytes of which midstates say that they are the blob's stay: then it is the index that is wrong,
-    /// or the midstates are, and the blob's digest tells.
+    /// The bytes of a span that came with `provenance` are not what its index says. Says whether
+    /// asking again at once may bring others. Bytes of which midstates say that they are the blob's
+    /// stay: then it is the index that is wrong, or the midstates are, and the blob's digest tells.
     pub(in crate::store) fn reject_span(&self, span: &Range<u64>, provenance: &Provenance) -> bool {
         let Some(kept) = self.kept.get() else {
             return self.inner.reject(&self.blob, span.start, provenance);
@@ -72,7 +74,8 @@ impl Keeping {
         !forgotten.stays && self.inner.reject(&self.blob, span.start, provenance)
     }
 
-    /// These bytes are wrong, from wherever they came. Says whether asking again at once may bring the right ones.
+    /// These bytes are wrong, from wherever they came. Says whether asking again at once may bring
+    /// the right ones.
     pub(in crate::store) fn reject_all(&self, wrong: &[Range<u64>]) -> bool {
         let Some(kept) = self.kept.get() else {
             return false;
@@ -126,7 +129,8 @@ impl BlobSource for Keeping {
     }
 
     fn reject(&self, blob: &Descriptor, at: u64, provenance: &Provenance) -> bool {
-        // How far the wrong bytes go is not known here: who has a layer of this source open says it.
+        // How far the wrong bytes go is not known here: who has a layer of this source open says
+        // it.
         self.inner.reject(blob, at, provenance)
     }
 
@@ -221,7 +225,8 @@ impl Passing {
                     }
                     self.keep(&piece).await;
                     self.rest.start += piece.len() as u64;
-                    // Before it is handed on: who gets it may take its time, and others wait for what is missing.
+                    // Before it is handed on: who gets it may take its time, and others wait for
+                    // what is missing.
                     if self.rest.start < flying.range.end {
                         self.now = Some(Now::Fetched(stream, flying));
                     }

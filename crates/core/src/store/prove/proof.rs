@@ -80,8 +80,8 @@ impl Proof {
         match self {
             // When the layer is opened.
             NotAsked => matches!(next, Waiting),
-            // Its turn came; `Checking` if another process has made the layer's own index meanwhile, `Contradicted` if
-            // reads have found it wrong.
+            // Its turn came; `Checking` if another process has made the layer's own index
+            // meanwhile, `Contradicted` if reads have found it wrong.
             Waiting => matches!(
                 next,
                 Fetching { .. } | Checking | Contradicted { .. } | Stopped { .. }
@@ -91,8 +91,8 @@ impl Proof {
                 next,
                 Fetching { .. } | Checking | Contradicted { .. } | Stopped { .. }
             ),
-            // `Fetching` again if the blob's digest is wrong and somebody may have the right bytes, `Checking` again if
-            // comparing needs bytes that cannot be had now.
+            // `Fetching` again if the blob's digest is wrong and somebody may have the right bytes,
+            // `Checking` again if comparing needs bytes that cannot be had now.
             Checking => matches!(
                 next,
                 Fetching { .. } | Checking | Proven | Contradicted { .. } | Stopped { .. }

@@ -1,5 +1,5 @@
-//! Proving a layer that is read by an index that was found: all of the blob is fetched beside what readers fetch, its
-//! digest checked, the layer's own index made from it, and both are compared.
+//! Proving a layer that is read by an index that was found: all of the blob is fetched beside what
+//! readers fetch, its digest checked, the layer's own index made from it, and both are compared.
 //!
 //! ```text
 //! fetch what nobody has fetched     a piece at a time, while no read waits for the network    (keep.rs, blob.rs)
@@ -8,9 +8,10 @@
 //! compare                                                                                     (compare.rs)
 //! ```
 //!
-//! The same: the own index and its bytes are in the cache already, and the next mount uses them. (They are written once
-//! more for it, even if the found index numbers bytes alike: a file that two slots shared could be evicted by one
-//! while the other one reads it.) Not the same: the layer is quarantined and the index refused.
+//! The same: the own index and its bytes are in the cache already, and the next mount uses them.
+//! (They are written once more for it, even if the found index numbers bytes alike: a file that two
+//! slots shared could be evicted by one while the other one reads it.) Not the same: the layer is
+//! quarantined and the index refused.
 //!
 //! An end at any moment costs no more than what was on its way: the bytes that are here stay.
 
@@ -35,13 +36,15 @@ use crate::store::{Hope, Slot, StoreError};
 use imgfs_formats::layer::{IndexError, LayerIndex};
 use imgfs_formats::oci::{DiffId, Digest, Midstates};
 
-/// Bytes of the blob fetched at a time: at 200 Mbit/s 160 ms for which a read that comes meanwhile shares the line.
+/// Bytes of the blob fetched at a time: at 200 Mbit/s 160 ms for which a read that comes meanwhile
+/// shares the line.
 const PIECE: u64 = 4 << 20;
 /// Between two looks at whether reads wait, and whether another process is done.
 pub(super) const PAUSE: Duration = Duration::from_millis(20);
 /// First and longest pause after a failure that may pass.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
-/// Times that wrong bytes are fetched anew: as many hosts as anybody lists, and a second time for the last one.
+/// Times that wrong bytes are fetched anew: as many hosts as anybody lists, and a second time for
+/// the last one.
 const MAX_ATTEMPTS: u32 = 8;
 
 impl LayerReader {
@@ -68,8 +71,9 @@ impl LayerReader {
         self.proof_cell().set(Proof::Stopped { why });
     }
 
-    /// Once no other layer of the store is being proven, proves the layer, and that its uncompressed bytes are `diff_id`, however long it takes; a layer that cannot be
-    /// contradicted is left as it is. Must run on the runtime. Can be given up at any time.
+    /// Once no other layer of the store is being proven, proves the layer, and that its
+    /// uncompressed bytes are `diff_id`, however long it takes; a layer that cannot be contradicted
+    /// is left as it is. Must run on the runtime. Can be given up at any time.
     pub async fn prove(self: &Arc<Self>, diff_id: Option<DiffId>) -> Proof {
         let Some(keeping) = self.keeping().get().filter(|_| !self.proof().is_settled()) else {
             return self.proof();
@@ -93,7 +97,8 @@ impl LayerReader {
                 () = self.until_quarantined() => Err(StoreError::Worker("proving")),
                 verdict = prover.verdict() => verdict,
             };
-            // It contradicted itself, or the image, which somebody else has noticed: no byte more is worth fetching.
+            // It contradicted itself, or the image, which somebody else has noticed: no byte more
+            // is worth fetching.
             let verdict = match self.quarantine_reason() {
                 Some(reason) => Ok(Verdict::Differs(reason.to_owned())),
                 None => verdict,
@@ -151,7 +156,8 @@ struct Prover<'a> {
     segments: Segments,
     /// How often the blob was wrong.
     attempts: u32,
-    /// Whether what is fetched is decoded for readers: not once a span turned out not to be what the index says.
+    /// Whether what is fetched is decoded for readers: not once a span turned out not to be what
+    /// the index says.
     decodes: bool,
     /// How many there were since something came.
     pauses: u32,
@@ -205,7 +211,8 @@ impl Prover<'_> {
         Ok(difference.map_or(Verdict::Same(own), Verdict::Differs))
     }
 
-    /// Opens the index that the layer is read by, if that was not done; it may be written only after the layer was opened.
+    /// Opens the index that the layer is read by, if that was not done; it may be written only
+    /// after the layer was opened.
     fn open_claimed(&mut self) {
         if self.claimed.is_none() {
             let path = self.reader.store().index_path(self.reader.slot());
@@ -227,8 +234,8 @@ impl Prover<'_> {
         let index = match LayerIndex::read(file, &self.reader.blob().digest, true) {
             Ok(index) => index,
             Err(err @ IndexError::Io(_)) => return Err(lost(&err.to_string())),
-            // A file of our own format is kept as somebody gave it, and mounts do not read all of it: what they leave
-            // out was never right, and will not be the next time.
+            // A file of our own format is kept as somebody gave it, and mounts do not read all of
+            // it: what they leave out was never right, and will not be the next time.
             Err(err) if compare::Kind::of(self.reader.spans()) == compare::Kind::Own => {
                 return Ok(Err(format!("its index cannot be compared: {err}")));
             }
@@ -262,7 +269,8 @@ impl Prover<'_> {
         }
     }
 
-    /// Whether there is room for the rest of the blob, the layer's own bytes and the rest of those that are read.
+    /// Whether there is room for the rest of the blob, the layer's own bytes and the rest of those
+    /// that are read.
     async fn look_for_room(&mut self, kept: &Arc<KeptBlob>) -> Result<(), StoreError> {
         if self.has_room {
             return Ok(());
@@ -288,7 +296,8 @@ impl Prover<'_> {
         Ok(())
     }
 
-    /// Why it ends. Of a blob for which there is no room nothing stays: a user who lacks room would rather have that.
+    /// Why it ends. Of a blob for which there is no room nothing stays: a user who lacks room would
+    /// rather have that.
     fn stopped(&self, err: &StoreError) -> String {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         let is_full = matches!(err, StoreError::Io { cause, .. } if matches!(cause.kind(), StorageFull | QuotaExceeded));
@@ -385,7 +394,8 @@ impl Prover<'_> {
         }
     }
 
-    /// Fetches the spans that begin or end in these bytes of the blob as for a reader, so that they serve reads.
+    /// Fetches the spans that begin or end in these bytes of the blob as for a reader, so that they
+    /// serve reads.
     async fn fetch_spans(&mut self, piece: &std::ops::Range<u64>) -> Result<(), StoreError> {
         if !self.decodes {
             return Ok(());
@@ -418,7 +428,8 @@ impl Prover<'_> {
         Ok(())
     }
 
-    /// The blob's digest is wrong: forgets the bytes that are. Says whether the right ones may be had.
+    /// The blob's digest is wrong: forgets the bytes that are. Says whether the right ones may be
+    /// had.
     fn may_come_right(&mut self) -> bool {
         self.attempts += 1;
         let whole = 0..self.reader.blob().size;

@@ -1,7 +1,8 @@
-//! Checking a blob piece by piece, as its pieces become complete, where somebody has published its midstates.
+//! Checking a blob piece by piece, as its pieces become complete, where somebody has published its
+//! midstates.
 //!
-//! The midstates are hints. If every piece leads from one to the next the blob's digest is right; if one does not, the
-//! hints or the bytes are wrong, and only hashing all of it in order can tell.
+//! The midstates are hints. If every piece leads from one to the next the blob's digest is right;
+//! if one does not, the hints or the bytes are wrong, and only hashing all of it in order can tell.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,7 +19,8 @@ use imgfs_formats::oci::{Digest, Midstates};
 pub(in crate::store) struct Segments {
     midstates: Option<Arc<Midstates>>,
     blob: Digest,
-    /// BLAKE3 of those that were right, so that nobody has to check them again; `None` of those that were not.
+    /// BLAKE3 of those that were right, so that nobody has to check them again; `None` of those
+    /// that were not.
     checked: BTreeMap<u64, Option<Hash>>,
     running: BTreeMap<u64, oneshot::Receiver<Option<Hash>>>,
     /// How many may run: each has a piece in memory.
@@ -90,7 +92,8 @@ impl Segments {
         hashes.filter(|hashes| hashes.len() as u64 == midstates.segments())
     }
 
-    /// The pieces that are not right, as far as the hints can be believed; they are to be checked anew.
+    /// The pieces that are not right, as far as the hints can be believed; they are to be checked
+    /// anew.
     pub(in crate::store) fn take_wrong(&mut self) -> Vec<Range<u64>> {
         let Some(midstates) = &self.midstates else {
             return Vec::new();

@@ -198,7 +198,8 @@ fn soci() -> Claim {
     claim
 }
 
-/// As eStargz has it: a member for each file, between them others of which the table of contents says nothing.
+/// As eStargz has it: a member for each file, between them others of which the table of contents
+/// says nothing.
 fn chunks() -> Claim {
     let tar = tar();
     let (mut blob, mut spans, mut toc) = (Vec::new(), Vec::new(), TocBuilder::default());
@@ -432,7 +433,8 @@ async fn a_lie_about_a_name_is_found() {
     contradicted(claim, "the number of entries is 12, not 13").await;
 }
 
-/// The worst one: everything that is checked on the way is right, and yet another file's bytes are read.
+/// The worst one: everything that is checked on the way is right, and yet another file's bytes are
+/// read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_with_the_bytes_of_another_is_found() {
     let swap = |entries: &mut Vec<Entry<'_>>| {
@@ -747,8 +749,8 @@ async fn proven(claim: &Claim) {
     assert!(own_bytes(dir.path(), &from).await == claim.tar);
 }
 
-/// A layer of 10240 bytes whose zTOC says 6144, as `soci create` made it: the rest is the tar's padding. It was
-/// contradicted, and so every such layer quarantined.
+/// A layer of 10240 bytes whose zTOC says 6144, as `soci create` made it: the rest is the tar's
+/// padding. It was contradicted, and so every such layer quarantined.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ztoc_that_ends_before_the_padding_is_proven() {
     let blob = include_bytes!("../../../tests/data/soci/layer.tar.gz");
@@ -777,8 +779,8 @@ async fn a_soci_index_that_leaves_out_more_than_zeros_is_found() {
     contradicted(claim, "as claimed").await;
 }
 
-/// A table of contents without files has no span, of which one can say that all of them are our own format's. It was
-/// compared with our own index as a value, and so contradicted.
+/// A table of contents without files has no span, of which one can say that all of them are our own
+/// format's. It was compared with our own index as a value, and so contradicted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_of_contents_without_files_is_proven() {
     let (mut builder, mut toc) = (tar::Builder::new(Vec::new()), TocBuilder::default());
@@ -813,8 +815,8 @@ async fn a_table_of_contents_without_files_is_proven() {
     );
 }
 
-/// A mount does not read the digests of files, so an index with damaged ones is used; its proof stopped each time, when
-/// all of the layer was fetched.
+/// A mount does not read the digests of files, so an index with damaged ones is used; its proof
+/// stopped each time, when all of the layer was fetched.
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_file_digests_are_a_contradiction() {
     let claim = ours();

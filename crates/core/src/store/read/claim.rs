@@ -1,16 +1,18 @@
 //! Claims: several processes that read one layer fetch each span once.
 //!
-//! Before a run is fetched its spans are claimed: an open-file-description lock on the bytes `first..=last` of the
-//! layer's file `claims`, one byte for each span. Nothing is ever written there. A process that does not get the claim
-//! looks at the marks until the other process has brought the spans, or until the claim is free.
+//! Before a run is fetched its spans are claimed: an open-file-description lock on the bytes
+//! `first..=last` of the layer's file `claims`, one byte for each span. Nothing is ever written
+//! there. A process that does not get the claim looks at the marks until the other process has
+//! brought the spans, or until the claim is free.
 //!
-//! - A process that dies loses its claims with its files; one that is stopped is waited for only as long as
-//!   [`PATIENCE`] says, then its spans are fetched a second time.
-//! - Nobody waits for a claim while he has one: a run is one range, claimed at once, and is fetched without claiming
-//!   anything more. So there is no circle in which all wait.
+//! - A process that dies loses its claims with its files; one that is stopped is waited for only as
+//!   long as [`PATIENCE`] says, then its spans are fetched a second time.
+//! - Nobody waits for a claim while he has one: a run is one range, claimed at once, and is fetched
+//!   without claiming anything more. So there is no circle in which all wait.
 //! - Each run has a file of its own: locks of one open file do not exclude each other.
 //!
-//! A claim only saves traffic. Where it cannot be had (some network filesystems) everything goes on without.
+//! A claim only saves traffic. Where it cannot be had (some network filesystems) everything goes on
+//! without.
 
 #![expect(unsafe_code, reason = "these locks have no safe face")]
 
@@ -25,10 +27,11 @@ use std::time::Duration;
 use super::fetch::{Flight, Run};
 use super::reader::LayerReader;
 
-/// How long to wait for another process that brings nothing: as long as a source waits for a server that stalls,
-/// shorter than a read waits for its bytes.
+/// How long to wait for another process that brings nothing: as long as a source waits for a server
+/// that stalls, shorter than a read waits for its bytes.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks at what another process does. The locks that wait cannot be given up, and know no marks.
+/// Between two looks at what another process does. The locks that wait cannot be given up, and know
+/// no marks.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A claim on some spans of a layer, released on drop.
@@ -57,7 +60,8 @@ impl Claim {
             l_len: position(spans.len().max(1))?,
             l_pid: 0,
         };
-        // SAFETY: the descriptor is open as long as `self`, and the kernel only reads the struct during the call.
+        // SAFETY: the descriptor is open as long as `self`, and the kernel only reads the struct
+        // during the call.
         let result =
             unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
         if result == 0 {
@@ -176,8 +180,8 @@ mod tests {
     use imgfs_formats::layer::{Checkpoint, Span, SpanDigest, SpanTable};
     use imgfs_formats::oci::{Descriptor, Digest};
 
-    /// What is left of the first `count` spans of a layer when `arrived` have come, and how it is fetched. The layer
-    /// is two single spans, a zstd frame of four, and two single spans.
+    /// What is left of the first `count` spans of a layer when `arrived` have come, and how it is
+    /// fetched. The layer is two single spans, a zstd frame of four, and two single spans.
     #[tokio::test]
     async fn what_is_left_of_a_run_is_fetched_from_where_it_decodes() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! How many reads wait for the network, in all layers of a cache: background work gives way to them.
+//! How many reads wait for the network, in all layers of a cache: background work gives way to
+//! them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

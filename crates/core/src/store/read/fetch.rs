@@ -1,15 +1,17 @@
-//! Fetching spans on demand: one fetch for each span however many wait, neighbours in one request, and those ahead of
-//! the reads that `super::neighbours` chooses.
+//! Fetching spans on demand: one fetch for each span however many wait, neighbours in one request,
+//! and those ahead of the reads that `super::neighbours` chooses.
 //!
-//! A *run* is a stretch of neighbouring spans fetched by one range request in one task. Its spans are decoded
-//! one by one as their bytes arrive, so a reader of the first does not wait for the last. Spans inside a
-//! zstd frame only decode from the frame's start, so a run is widened to whole chains. Of a chain that is partly in
-//! flight already the start is fetched again, only to decode what follows from it.
+//! A *run* is a stretch of neighbouring spans fetched by one range request in one task. Its spans
+//! are decoded one by one as their bytes arrive, so a reader of the first does not wait for the
+//! last. Spans inside a zstd frame only decode from the frame's start, so a run is widened to whole
+//! chains. Of a chain that is partly in flight already the start is fetched again, only to decode
+//! what follows from it.
 //!
-//! Spans that a reader waits for never stand behind spans that nobody has asked for. A run that is waited for may go on with spans
-//! ahead, whose bytes come behind its own; all other spans ahead are fetched in short runs, of which only a few are
-//! under way at a time. The rest is not queued anywhere: it can be asked for as if it had never been chosen, and is
-//! forgotten when the reads turn elsewhere or a fetch fails.
+//! Spans that a reader waits for never stand behind spans that nobody has asked for. A run that is
+//! waited for may go on with spans ahead, whose bytes come behind its own; all other spans ahead
+//! are fetched in short runs, of which only a few are under way at a time. The rest is not queued
+//! anywhere: it can be asked for as if it had never been chosen, and is forgotten when the reads
+//! turn elsewhere or a fetch fails.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -28,17 +30,19 @@ use crate::source::{ByteStream, SourceError};
 use crate::store::StoreError;
 use imgfs_formats::layer::{Checkpoint, SpanDecoder};
 
-/// Most compressed bytes asked for in one run (a single span or chain may have more): at 200 Mbit/s a third of
-/// a second.
+/// Most compressed bytes asked for in one run (a single span or chain may have more): at 200 Mbit/s
+/// a third of a second.
 pub(in crate::store) const MAX_RUN: u64 = 8 << 20;
-/// Most compressed bytes in one run ahead (a single span or chain may have more): half of the largest window of a usual
-/// gzip layer; incompressible data comes three spans at a time. Shorter ones cost a request for each span; longer ones
-/// would be in the way of a read that turns elsewhere for longer.
+/// Most compressed bytes in one run ahead (a single span or chain may have more): half of the
+/// largest window of a usual gzip layer; incompressible data comes three spans at a time. Shorter
+/// ones cost a request for each span; longer ones would be in the way of a read that turns
+/// elsewhere for longer.
 const RUN_AHEAD: u64 = 4 << 20;
-/// Runs ahead of all layers of a process at a time: those of four busy mounts, with at most 64 MiB on their way.
+/// Runs ahead of all layers of a process at a time: those of four busy mounts, with at most 64 MiB
+/// on their way.
 pub(in crate::store) const ALL_RUNS_AHEAD: usize = 16;
-/// Spans fetched with the first one of what looks like a program, before that is known: the bytes of a round trip or
-/// two, which would be lost by waiting for the first one.
+/// Spans fetched with the first one of what looks like a program, before that is known: the bytes
+/// of a round trip or two, which would be lost by waiting for the first one.
 const GUESS: usize = 4;
 
 /// Why a span that was waited for did not come.
@@ -50,9 +54,9 @@ enum Lost {
 }
 
 impl LayerReader {
-    /// Makes sure that the spans `ids` can be read, fetching those that are missing; `whole` is what is probably
-    /// needed with them, all of it. Waits and tries again as [`super::reads`] says; a fetch that comes too late for
-    /// its reader goes on and helps the next one.
+    /// Makes sure that the spans `ids` can be read, fetching those that are missing; `whole` is
+    /// what is probably needed with them, all of it. Waits and tries again as [`super::reads`]
+    /// says; a fetch that comes too late for its reader goes on and helps the next one.
     pub(super) async fn ensure(
         self: &Arc<Self>,
         ids: Range<usize>,
@@ -62,7 +66,8 @@ impl LayerReader {
             .await
     }
 
-    /// Does `work` for a read that begins with the span `first`, again and again as far as its patience goes.
+    /// Does `work` for a read that begins with the span `first`, again and again as far as its
+    /// patience goes.
     pub(in crate::store) async fn patiently<W: Future<Output = Result<(), StoreError>>>(
         &self,
         first: usize,
@@ -110,7 +115,8 @@ impl LayerReader {
         }
     }
 
-    /// Takes note that `ids` were read from the cache: where that had been fetched ahead, it goes on.
+    /// Takes note that `ids` were read from the cache: where that had been fetched ahead, it goes
+    /// on.
     pub(super) fn note_read(self: &Arc<Self>, ids: Range<usize>) {
         let mut read: Option<Range<usize>> = None;
         for id in ids.filter(|id| self.shared.flights.is_first_read(*id)) {
@@ -133,7 +139,8 @@ impl LayerReader {
         self.fetch_ahead();
     }
 
-    /// What of `ids` nobody has needed before, and whether all of it was fetched ahead, of which `missing` is not here.
+    /// What of `ids` nobody has needed before, and whether all of it was fetched ahead, of which
+    /// `missing` is not here.
     fn needed_now(
         &self,
         state: &FlightState,
@@ -153,7 +160,8 @@ impl LayerReader {
         found
     }
 
-    /// Fetches ahead as much as may be under way at a time. Each run that has landed calls for the next one.
+    /// Fetches ahead as much as may be under way at a time. Each run that has landed calls for the
+    /// next one.
     fn fetch_ahead(self: &Arc<Self>) {
         if !self.may_fetch_ahead() {
             return;
@@ -193,8 +201,8 @@ impl LayerReader {
         }
     }
 
-    /// Not from a server without ranges, which would send the blob from its start for each run; and not onto a full disk:
-    /// what has to be kept in memory would push out what is read.
+    /// Not from a server without ranges, which would send the blob from its start for each run; and
+    /// not onto a full disk: what has to be kept in memory would push out what is read.
     fn may_fetch_ahead(&self) -> bool {
         self.source.parallel_ranges() > 1 && self.is_kept()
     }
@@ -221,8 +229,8 @@ impl LayerReader {
         )
     }
 
-    /// Fetches the spans `ids`, neighbours that are missing, and nothing ahead of them. Takes as long as it takes: the
-    /// source gives up where nothing comes any more.
+    /// Fetches the spans `ids`, neighbours that are missing, and nothing ahead of them. Takes as
+    /// long as it takes: the source gives up where nothing comes any more.
     pub(in crate::store) async fn fetch_exactly(
         self: &Arc<Self>,
         ids: &[usize],
@@ -264,8 +272,8 @@ impl LayerReader {
         Ok(())
     }
 
-    /// Joins the flights under way and decides on new runs for the spans `missing` (ascending) and what follows. May read
-    /// the disk, but not under the lock.
+    /// Joins the flights under way and decides on new runs for the spans `missing` (ascending) and
+    /// what follows. May read the disk, but not under the lock.
     fn plan(
         &self,
         missing: &[usize],
@@ -385,7 +393,8 @@ impl LayerReader {
             .open(&self.blob, range.clone())
             .await
             .map_err(fetch)?;
-        // Bytes from `position` on that arrived and may still be needed; neighbours can share a byte.
+        // Bytes from `position` on that arrived and may still be needed; neighbours can share a
+        // byte.
         let mut buffer = BytesMut::new();
         let mut position = range.start;
         let mut decoder = SpanDecoder::default();
@@ -459,11 +468,12 @@ impl LayerReader {
     }
 }
 
-/// Neighbouring spans fetched by one request, each with the sender that tells its readers: none where another flight does.
+/// Neighbouring spans fetched by one request, each with the sender that tells its readers: none
+/// where another flight does.
 pub(super) type Run = VecDeque<(usize, Option<watch::Sender<Outcome>>)>;
 
-/// A run under way. Dropping it tells everyone who still waits: a span that stayed among the waiting without a
-/// flight could never be read again.
+/// A run under way. Dropping it tells everyone who still waits: a span that stayed among the
+/// waiting without a flight could never be read again.
 pub(super) struct Flight {
     pub(super) reader: Arc<LayerReader>,
     pub(super) run: Run,
@@ -537,8 +547,9 @@ mod tests {
         }
     }
 
-    /// On a full disk spans leave memory again. While the first ones of a frame were fetched anew, a later one was
-    /// fetched without them, and nobody could decode it: "span decoded out of order".
+    /// On a full disk spans leave memory again. While the first ones of a frame were fetched anew,
+    /// a later one was fetched without them, and nobody could decode it: "span decoded out of
+    /// order".
     #[tokio::test]
     async fn a_frame_partly_in_flight_is_decoded_from_its_start() {
         let dir = tempfile::tempdir().unwrap();
@@ -561,7 +572,8 @@ mod tests {
         assert!(told.map(|(id, _)| *id).eq(4..10));
     }
 
-    /// A task that ended without a word once left its spans in flight for ever: every later read failed.
+    /// A task that ended without a word once left its spans in flight for ever: every later read
+    /// failed.
     #[tokio::test]
     async fn a_flight_that_ends_early_can_be_repeated() {
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! The flights of a layer: which spans are on their way, what became of them, and which were fetched before anybody asked.
+//! The flights of a layer: which spans are on their way, what became of them, and which were
+//! fetched before anybody asked.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,14 +11,15 @@ use super::neighbours::ReadAhead;
 use super::reads::ReadsId;
 use crate::store::StoreError;
 
-/// Runs ahead of one layer at a time: one waits for its answer while the other fills the line. Each takes as much of the line as a read that is waited for.
+/// Runs ahead of one layer at a time: one waits for its answer while the other fills the line. Each
+/// takes as much of the line as a read that is waited for.
 const RUNS_AHEAD: usize = 2;
 
 /// What became of a flight; `None` as long as it is under way.
 pub(super) type Outcome = Option<Result<(), FlightError>>;
 
-/// Why a flight failed. Mounts reach a layer by different names and credentials, so what fails for one may come for
-/// another.
+/// Why a flight failed. Mounts reach a layer by different names and credentials, so what fails for
+/// one may come for another.
 #[derive(Debug, Clone)]
 pub(super) struct FlightError {
     /// Whose flight it was.

@@ -1,4 +1,5 @@
-//! Reading a layer: spans from the cache, else fetched on demand, a few of their neighbours with them.
+//! Reading a layer: spans from the cache, else fetched on demand, a few of their neighbours with
+//! them.
 //!
 //! ```text
 //! LayerReader      one for each user of a layer       where its bytes come from, what it has cost

@@ -1,9 +1,9 @@
 //! Which spans to fetch before anybody asks for them.
 //!
-//! Programs read a layer in neighbourhoods: one file to its end, the files of a directory, which tar keeps together, or
-//! some of them in any order. Over a distant registry each span that is waited for costs a round trip, in which the
-//! line could bring three others. So when spans near to each other are needed one after the other, those that follow
-//! in tar order are fetched, too:
+//! Programs read a layer in neighbourhoods: one file to its end, the files of a directory, which
+//! tar keeps together, or some of them in any order. Over a distant registry each span that is
+//! waited for costs a round trip, in which the line could bring three others. So when spans near to
+//! each other are needed one after the other, those that follow in tar order are fetched, too:
 //!
 //! ```text
 //! needed   10    11    12     13       9         60
@@ -12,29 +12,33 @@
 //! ahead    -     12    13-16  14-29    10-25     -          (what is here or on its way is left out)
 //! ```
 //!
-//! Near is what lies within the window, or [`REACH`], of one of the spans needed last; so programs may alternate
-//! between several places. That opens the window; it grows only when a guess was right, when a span that had been
-//! fetched ahead is read. So random reads that are near to each other by chance cost little: of a hundred in an image of
-//! 300 MB, where many small files lie close together, some have one span fetched for nothing. A program that reads elsewhere is
-//! alone with his span: the window closes, and what had not been asked for yet is dropped.
+//! Near is what lies within the window, or [`REACH`], of one of the spans needed last; so programs
+//! may alternate between several places. That opens the window; it grows only when a guess was
+//! right, when a span that had been fetched ahead is read. So random reads that are near to each
+//! other by chance cost little: of a hundred in an image of 300 MB, where many small files lie
+//! close together, some have one span fetched for nothing. A program that reads elsewhere is alone
+//! with his span: the window closes, and what had not been asked for yet is dropped.
 //!
-//! This is only the policy: spans in, spans out. `super::fetch` says when a span is needed (when it is read for the first
-//! time, whether it was missing or had been fetched ahead) and how much is asked for at a time.
+//! This is only the policy: spans in, spans out. `super::fetch` says when a span is needed (when it
+//! is read for the first time, whether it was missing or had been fetched ahead) and how much is
+//! asked for at a time.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
-/// Spans this near to each other are one neighbourhood: about a MiB of the blob, what the line brings in a round trip of
-/// 40 ms at 200 Mbit/s. With more, more random reads look related.
+/// Spans this near to each other are one neighbourhood: about a MiB of the blob, what the line
+/// brings in a round trip of 40 ms at 200 Mbit/s. With more, more random reads look related.
 const REACH: usize = 3;
-/// Spans needed last that count: programs alternate between a few places. More would make random reads look related.
+/// Spans needed last that count: programs alternate between a few places. More would make random
+/// reads look related.
 const REMEMBERED: usize = 8;
-/// What a guess that was right multiplies the window by: three of them reach the largest. Doubling costs `import numpy` a
-/// tenth of a second.
+/// What a guess that was right multiplies the window by: three of them reach the largest. Doubling
+/// costs `import numpy` a tenth of a second.
 const GROWTH: usize = 4;
-/// Most spans ahead: 8 MB of a usual gzip layer, what 200 Mbit/s bring in eight round trips of 40 ms; that is also what a
-/// guess that is wrong can cost. With 16 the line runs dry now and then while all of an image is read (by a model of the
-/// line fed with real reads: 14.2 s instead of 13.9, where the wire alone takes 11.9).
+/// Most spans ahead: 8 MB of a usual gzip layer, what 200 Mbit/s bring in eight round trips of 40
+/// ms; that is also what a guess that is wrong can cost. With 16 the line runs dry now and then
+/// while all of an image is read (by a model of the line fed with real reads: 14.2 s instead of
+/// 13.9, where the wire alone takes 11.9).
 const LARGEST_WINDOW: usize = 24;
 
 /// What reads of one layer were like lately.
@@ -48,7 +52,8 @@ pub(super) struct ReadAhead {
 }
 
 impl ReadAhead {
-    /// A read needs `spans` for the first time; `was_guessed` if all that was missing of them had been fetched ahead.
+    /// A read needs `spans` for the first time; `was_guessed` if all that was missing of them had
+    /// been fetched ahead.
     pub(super) fn needed(&mut self, spans: &Range<usize>, was_guessed: bool) {
         let Some(last) = spans.end.checked_sub(1) else {
             return;
@@ -66,7 +71,8 @@ impl ReadAhead {
         } else {
             self.window.max(1)
         };
-        // Each span on its own would be a request on its own: more only when a quarter of the window is used up.
+        // Each span on its own would be a request on its own: more only when a quarter of the
+        // window is used up.
         let left = self.pending.end.saturating_sub(spans.end);
         if left <= self.window - self.window.div_ceil(4) || left > self.window {
             self.pending = spans.end..spans.end.saturating_add(self.window);
@@ -77,8 +83,8 @@ impl ReadAhead {
         }
     }
 
-    /// Takes the next neighbours to be fetched ahead, of those that `is_wanted` lets through: the first in any case,
-    /// and then as many as `fits` likes.
+    /// Takes the next neighbours to be fetched ahead, of those that `is_wanted` lets through: the
+    /// first in any case, and then as many as `fits` likes.
     pub(super) fn take(
         &mut self,
         is_wanted: impl Fn(usize) -> bool,
@@ -114,7 +120,8 @@ impl ReadAhead {
 mod tests {
     use super::*;
 
-    /// A read of spans, what had been fetched ahead among them or not, and what is fetched ahead then.
+    /// A read of spans, what had been fetched ahead among them or not, and what is fetched ahead
+    /// then.
     type Step = (Range<usize>, bool, Range<usize>);
 
     #[track_caller]

@@ -1,5 +1,5 @@
-//! The layers that somebody in this process reads, so that all readers of one share it: its open files, which spans are
-//! here, which are being fetched.
+//! The layers that somebody in this process reads, so that all readers of one share it: its open
+//! files, which spans are here, which are being fetched.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -11,8 +11,8 @@ use crate::store::Slot;
 use crate::store::disk::LayerFiles;
 use imgfs_formats::layer::SpanTable;
 
-/// What all readers of one layer by one index share. The index is a function of the slot, so the spans are the same for
-/// all of them.
+/// What all readers of one layer by one index share. The index is a function of the slot, so the
+/// spans are the same for all of them.
 pub(in crate::store) struct SharedLayer {
     pub(super) spans: SpanTable,
     pub(super) files: Arc<LayerFiles>,
@@ -77,8 +77,8 @@ impl SharedLayer {
         }
     }
 
-    /// Nobody found the span on the disk, unless a flight has brought it meanwhile, which must not be forgotten. Whether
-    /// that is so.
+    /// Nobody found the span on the disk, unless a flight has brought it meanwhile, which must not
+    /// be forgotten. Whether that is so.
     pub(super) fn found_missing(&self, id: usize) -> bool {
         let Some(place) = self.states.get(id) else {
             return false;
@@ -104,8 +104,9 @@ impl SharedLayer {
 pub(in crate::store) struct OpenLayers(Mutex<HashMap<Slot, Weak<SharedLayer>>>);
 
 impl OpenLayers {
-    /// The layer with the files that were just opened: the one that somebody reads already, if it reads these files. Other
-    /// files have taken their place where a first contact or a removal came between.
+    /// The layer with the files that were just opened: the one that somebody reads already, if it
+    /// reads these files. Other files have taken their place where a first contact or a removal
+    /// came between.
     pub(in crate::store) fn share(
         &self,
         spans: SpanTable,

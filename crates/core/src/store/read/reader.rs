@@ -1,6 +1,7 @@
 //! Reading a layer: from the cache when the spans are there, else by fetching them.
 //!
-//! Each span of an open layer is in one of these states ([`SpanState`]), for all readers of this process:
+//! Each span of an open layer is in one of these states ([`SpanState`]), for all readers of this
+//! process:
 //!
 //! ```text
 //! Unknown ── read from disk, digest right ──────────> Ready     (bytes may be served)
@@ -29,9 +30,9 @@ use crate::store::{Slot, Store, StoreError};
 use imgfs_formats::layer::{Span, SpanDigest, SpanTable};
 use imgfs_formats::oci::{Descriptor, Digest};
 
-/// Reads the uncompressed bytes of one layer, for one user of the cache. What all users share of the layer is in
-/// [`SharedLayer`]; where its bytes come from, how long reads wait, what it has cost and whether it contradicts the image
-/// that it is read for is each user's own.
+/// Reads the uncompressed bytes of one layer, for one user of the cache. What all users share of
+/// the layer is in [`SharedLayer`]; where its bytes come from, how long reads wait, what it has
+/// cost and whether it contradicts the image that it is read for is each user's own.
 pub struct LayerReader {
     pub(super) store: Arc<Store>,
     pub(super) shared: Arc<SharedLayer>,
@@ -136,8 +137,8 @@ impl LayerReader {
         self.shared.flights.are_none()
     }
 
-    /// How the kernel's second request about a read that begins with this span is answered, if the first one failed just
-    /// now.
+    /// How the kernel's second request about a read that begins with this span is answered, if the
+    /// first one failed just now.
     pub(in crate::store) fn last_failure(&self, span: usize) -> Option<StoreError> {
         self.last_failure.take(span)
     }
@@ -208,7 +209,8 @@ impl LayerReader {
         }
     }
 
-    /// For each span, the bytes of the blob that reading it would fetch: none if it is in the cache. May read the disk.
+    /// For each span, the bytes of the blob that reading it would fetch: none if it is in the
+    /// cache. May read the disk.
     pub fn to_fetch(&self) -> Vec<u64> {
         let marks = self
             .shared
@@ -222,13 +224,14 @@ impl LayerReader {
             .collect()
     }
 
-    /// From now on nothing of this layer is served to anybody: it and its index contradict each other.
+    /// From now on nothing of this layer is served to anybody: it and its index contradict each
+    /// other.
     pub fn quarantine(&self, reason: String) {
         Self::begin_quarantine(&self.shared.quarantine, &self.blob, reason);
     }
 
-    /// From now on nothing of this layer is served to this user: it is not the one that his image means. Others may read
-    /// it by images that mean it.
+    /// From now on nothing of this layer is served to this user: it is not the one that his image
+    /// means. Others may read it by images that mean it.
     pub fn quarantine_here(&self, reason: String) {
         Self::begin_quarantine(&self.quarantine, &self.blob, reason);
     }
@@ -254,8 +257,8 @@ impl LayerReader {
         shared.or_else(|| self.quarantine.reason())
     }
 
-    /// Fills `buf` with the layer's uncompressed bytes from `offset` on if all of them can be had without the
-    /// network; says `false`, with `buf` in any state, if not. May read the disk.
+    /// Fills `buf` with the layer's uncompressed bytes from `offset` on if all of them can be had
+    /// without the network; says `false`, with `buf` in any state, if not. May read the disk.
     pub fn try_read_at(self: &Arc<Self>, offset: u64, buf: &mut [u8]) -> Result<bool, StoreError> {
         let is_read = self.try_read_quietly(offset, buf)?;
         if is_read {
@@ -296,7 +299,8 @@ impl LayerReader {
         self.read_start_at(offset, buf, buf.len() as u64).await
     }
 
-    /// Likewise, where all of the `whole` bytes from `offset` on are probably needed next, as far as they are here.
+    /// Likewise, where all of the `whole` bytes from `offset` on are probably needed next, as far
+    /// as they are here.
     pub async fn read_start_at(
         self: &Arc<Self>,
         offset: u64,
@@ -304,8 +308,8 @@ impl LayerReader {
         whole: u64,
     ) -> Result<(), StoreError> {
         let range = self.range(offset, buf.len())?;
-        // Asked again after the fetch: a span may have left memory meanwhile if the disk is full. Then its
-        // pieces are taken one by one, each right after its fetch.
+        // Asked again after the fetch: a span may have left memory meanwhile if the disk is full.
+        // Then its pieces are taken one by one, each right after its fetch.
         if self.try_read_at(offset, buf)? {
             return Ok(());
         }
@@ -517,7 +521,8 @@ impl LayerReader {
             .spans
             .get(id)
             .ok_or(StoreError::Worker("span number"))?;
-        // Three times is plenty: it takes 16 MiB of other spans between a fetch and this line to miss one.
+        // Three times is plenty: it takes 16 MiB of other spans between a fetch and this line to
+        // miss one.
         for _ in 0..3 {
             self.ensure(id..id + 1, id..id + 1).await?;
             if let Some(bytes) = self.recent(id) {

@@ -6,8 +6,9 @@
 //! anything else, or the time is over        the error; with `OnError::Retry` the same from the beginning
 //! ```
 //!
-//! When a readahead fails the kernel asks for the page itself once more, in the same read(2). That second request is
-//! told at once what the first one waited for, or a read would wait twice its time.
+//! When a readahead fails the kernel asks for the page itself once more, in the same read(2). That
+//! second request is told at once what the first one waited for, or a read would wait twice its
+//! time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,8 +32,8 @@ const BETWEEN_WORDS: Duration = Duration::from_secs(30);
 /// The kernel's second request comes this soon.
 const SECOND_REQUEST: Duration = Duration::from_millis(500);
 
-/// Runs ahead of all layers of one user at a time: half of the requests that may be under way to one registry, so that
-/// reads find a place at once.
+/// Runs ahead of all layers of one user at a time: half of the requests that may be under way to
+/// one registry, so that reads find a place at once.
 const RUNS_AHEAD: usize = 4;
 
 /// What a read does when its bytes do not come.
@@ -62,7 +63,8 @@ impl Default for ReadPolicy {
     }
 }
 
-/// What the reads of one user of a cache (a mount, or a command) have in common, and nobody else's have.
+/// What the reads of one user of a cache (a mount, or a command) have in common, and nobody else's
+/// have.
 pub(in crate::store) struct Reads {
     /// Tells it from all others of this process.
     pub(super) id: ReadsId,

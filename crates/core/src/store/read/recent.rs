@@ -1,4 +1,5 @@
-//! Spans that could not be written because the disk is full: kept in memory for the readers that wait for them.
+//! Spans that could not be written because the disk is full: kept in memory for the readers that
+//! wait for them.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};

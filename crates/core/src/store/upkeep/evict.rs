@@ -1,8 +1,8 @@
 //! Eviction: keeping the decoded bytes within the cache's limit.
 //!
-//! The least recently used spans go first. A layer that is open anywhere is left alone (it holds a shared
-//! lock); indexes and manifests are small and stay, so an evicted image still mounts at once and fetches what
-//! it reads.
+//! The least recently used spans go first. A layer that is open anywhere is left alone (it holds a
+//! shared lock); indexes and manifests are small and stay, so an evicted image still mounts at once
+//! and fetches what it reads.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -66,8 +66,9 @@ impl Cache {
         Ok(self.layers()?.iter().map(|(_, dir)| disk_usage(dir)).sum())
     }
 
-    /// Brings the decoded bytes below the limit, as far as they are not in use. Does nothing while another thread of this
-    /// process is at it: of many mounts that begin together one looks at the disk.
+    /// Brings the decoded bytes below the limit, as far as they are not in use. Does nothing while
+    /// another thread of this process is at it: of many mounts that begin together one looks at the
+    /// disk.
     pub fn enforce_limit(&self) -> Result<Evicted, StoreError> {
         match self.enforcing.try_lock() {
             Ok(_enforcing) => self.evict_down_to(self.limit),
@@ -165,8 +166,8 @@ impl Cache {
         Ok(evicted)
     }
 
-    /// Drops what was fetched by indexes that were found and are not used any more: they were refused, or the layer has
-    /// an index of its own now. Not what is in use.
+    /// Drops what was fetched by indexes that were found and are not used any more: they were
+    /// refused, or the layer has an index of its own now. Not what is in use.
     fn drop_useless(&self) -> Result<Evicted, StoreError> {
         let mut dropped = Evicted::default();
         for (slot, dir) in self.layers()? {
@@ -222,8 +223,8 @@ struct Unused {
     range: Range<u64>,
 }
 
-/// Drops spans of the layer in `dir`, but for those that were used meanwhile. How many bytes that freed; `None` if somebody
-/// uses the layer.
+/// Drops spans of the layer in `dir`, but for those that were used meanwhile. How many bytes that
+/// freed; `None` if somebody uses the layer.
 fn evict_spans(dir: &Path, spans: &[Unused]) -> Result<Option<u64>, StoreError> {
     let Some(layer) = EvictableLayer::try_open(dir)? else {
         return Ok(None);

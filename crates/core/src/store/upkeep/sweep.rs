@@ -1,8 +1,8 @@
 //! Removal: names and images first, then whatever nothing refers to any more.
 //!
-//! A [`Removal`] decides everything before anything is touched, which makes a [`Plan`], a list of steps that each take one name
-//! away. They are in an order in which an end at any moment leaves a cache that works, and leftovers that the next removal of
-//! everything finds:
+//! A [`Removal`] decides everything before anything is touched, which makes a [`Plan`], a list of
+//! steps that each take one name away. They are in an order in which an end at any moment leaves a
+//! cache that works, and leftovers that the next removal of everything finds:
 //!
 //! ```text
 //! 1  tags              then the images are untagged
@@ -12,16 +12,21 @@
 //! 5  trash             without any lock
 //! ```
 //!
-//! What is kept is found from what refers to it: tag records and image records name documents, lists name manifests, manifests
-//! name configs and layers. What another process does at the same time is safe because of two locks:
+//! What is kept is found from what refers to it: tag records and image records name documents,
+//! lists name manifests, manifests name configs and layers. What another process does at the same
+//! time is safe because of two locks:
 //!
-//! - `CACHE/v1/lock`. A removal has it alone from looking to step 4. A process that resolves an image writes its documents at any time, but
-//!   records it and its tag under the shared lock and then looks that its documents are still here. So either the removal sees the record,
-//!   or the record's writer sees what the removal took and writes it again. It is held for disk work only, never for the network.
-//! - `layers/ALGORITHM/SLOT/lock`. A mount, a first contact, a pull or a command that has a layer open shares it. A layer is
-//!   removed with all of its slots locked alone, or not at all: then it stays, indexes and all, for the next removal. One layer is
-//!   locked at a time, when its turn comes: caches have more of them than a process may have files open. A process that waited for a lock that
-//!   was removed meanwhile sees that its file has no name any more, and begins anew (files.rs).
+//! - `CACHE/v1/lock`. A removal has it alone from looking to step 4. A process that resolves an
+//!   image writes its documents at any time, but records it and its tag under the shared lock and
+//!   then looks that its documents are still here. So either the removal sees the record, or the
+//!   record's writer sees what the removal took and writes it again. It is held for disk work only,
+//!   never for the network.
+//! - `layers/ALGORITHM/SLOT/lock`. A mount, a first contact, a pull or a command that has a layer
+//!   open shares it. A layer is removed with all of its slots locked alone, or not at all: then it
+//!   stays, indexes and all, for the next removal. One layer is locked at a time, when its turn
+//!   comes: caches have more of them than a process may have files open. A process that waited for
+//!   a lock that was removed meanwhile sees that its file has no name any more, and begins anew
+//!   (files.rs).
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
@@ -33,12 +38,14 @@ use crate::store::disk::{KnownImage, Locked, NEW_DATA, TagRecord, blocks};
 use crate::store::{Cache, StoreError};
 use imgfs_formats::oci::{Digest, Document};
 
-/// How old a file must be that somebody wrote beside its place and never moved there: writing one takes a moment.
+/// How old a file must be that somebody wrote beside its place and never moved there: writing one
+/// takes a moment.
 const UNFINISHED_AGE: Duration = Duration::from_secs(60 * 60);
 /// How their names begin (the tempfile crate's).
 const UNFINISHED_PREFIX: &str = ".tmp";
 
-/// What is to be removed. As long as it lives nobody else removes anything, and no image is recorded.
+/// What is to be removed. As long as it lives nobody else removes anything, and no image is
+/// recorded.
 pub struct Removal<'a> {
     store: &'a Cache,
     lock: Locked,
@@ -113,7 +120,8 @@ impl Cache {
         })
     }
 
-    /// The layers that somebody has open: a mount, a first contact, a pull, a command, here or in another process.
+    /// The layers that somebody has open: a mount, a first contact, a pull, a command, here or in
+    /// another process.
     pub fn layers_in_use(&self) -> Result<HashSet<Digest>, StoreError> {
         let used = Locked::in_use(self.layers()?)?;
         Ok(used.iter().map(|(slot, _)| *slot.layer()).collect())
@@ -131,8 +139,8 @@ impl<'a> Removal<'a> {
         self.images.push(image);
     }
 
-    /// Decides what that takes: what only the images that go refer to, or, with `everything`, all that nothing refers to,
-    /// and what was left unfinished.
+    /// Decides what that takes: what only the images that go refer to, or, with `everything`, all
+    /// that nothing refers to, and what was left unfinished.
     pub fn plan(self, everything: bool) -> Result<Plan<'a>, StoreError> {
         let Self {
             store,
@@ -269,8 +277,9 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// Records that are damaged or whose image is not here, files that were never moved to their places, and what first
-    /// contacts that were killed left of layers that stay. What a pull or a proof can go on with stays, too.
+    /// Records that are damaged or whose image is not here, files that were never moved to their
+    /// places, and what first contacts that were killed left of layers that stay. What a pull or a
+    /// proof can go on with stays, too.
     fn add_unfinished(&mut self, marked: &Marked) -> Result<(), StoreError> {
         let store = self.store;
         let tags = store.tag_records()?;
@@ -368,7 +377,8 @@ impl Cache {
         Ok(marked)
     }
 
-    /// What images refer to, and the manifests beside them in their lists: somebody may have looked at those.
+    /// What images refer to, and the manifests beside them in their lists: somebody may have looked
+    /// at those.
     fn below(&self, images: &[KnownImage]) -> Result<Marked, StoreError> {
         let mut below = Marked::default();
         for image in images {

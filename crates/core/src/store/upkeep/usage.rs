@@ -65,7 +65,8 @@ impl Cache {
         Ok(files)
     }
 
-    /// The cache's directory with links resolved, to tell caches apart. Where it is no text it is something near to that.
+    /// The cache's directory with links resolved, to tell caches apart. Where it is no text it is
+    /// something near to that.
     pub fn place(&self) -> String {
         let dir = self.root.parent().unwrap_or(&self.root);
         let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
@@ -148,7 +149,8 @@ impl Cache {
     }
 }
 
-/// What is in a directory, by name; names that are no text are not ours. Nothing if it does not exist.
+/// What is in a directory, by name; names that are no text are not ours. Nothing if it does not
+/// exist.
 fn list(dir: &Path) -> Result<Vec<(String, PathBuf)>, StoreError> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,

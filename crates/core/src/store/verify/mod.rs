@@ -1,4 +1,5 @@
-//! Checking what the cache holds, byte by byte, against its digests; and bringing back what is damaged.
+//! Checking what the cache holds, byte by byte, against its digests; and bringing back what is
+//! damaged.
 //!
 //! ```text
 //! names       refs/…               parse, are where their reference belongs, have the size of a document that is right
@@ -9,12 +10,13 @@
 //!                                  bytes, or that was noted when they were fetched and checked
 //! ```
 //!
-//! Only the shared lock of a layer is held, so mounted layers are checked, too. A bad span loses its mark before anything
-//! else happens: a process that has not read it yet fetches it anew by itself. A process that has checked a span before it went bad
-//! does not look again; for that one it helps that the right bytes are written to the same place of the same file.
+//! Only the shared lock of a layer is held, so mounted layers are checked, too. A bad span loses
+//! its mark before anything else happens: a process that has not read it yet fetches it anew by
+//! itself. A process that has checked a span before it went bad does not look again; for that one
+//! it helps that the right bytes are written to the same place of the same file.
 //!
-//! Checking is no use: it leaves the times of use, which eviction goes by, alone, and the kernel's page cache, too, where
-//! nobody else has the layer open.
+//! Checking is no use: it leaves the times of use, which eviction goes by, alone, and the kernel's
+//! page cache, too, where nobody else has the layer open.
 
 mod records;
 #[cfg(test)]
@@ -122,8 +124,8 @@ impl Cache {
         Ok(json.and_then(|json| serde_json::from_slice(&json).ok()))
     }
 
-    /// Forgets an index, if it is damaged still. What was fetched by it is of no use then, and goes when nobody has the layer
-    /// open.
+    /// Forgets an index, if it is damaged still. What was fetched by it is of no use then, and goes
+    /// when nobody has the layer open.
     pub fn drop_index(&self, slot: &Slot) -> Result<bool, StoreError> {
         if matches!(
             self.check_index(slot)?,
@@ -137,7 +139,8 @@ impl Cache {
         Ok(true)
     }
 
-    /// Computes the DiffId of a layer anew, from its bytes by its own index; `None` if not all of them are here, and right.
+    /// Computes the DiffId of a layer anew, from its bytes by its own index; `None` if not all of
+    /// them are here, and right.
     pub async fn recompute_diff_id(
         &self,
         layer: &Digest,
@@ -164,7 +167,8 @@ impl Cache {
         (computing.await).map_err(|_| StoreError::Worker("checking"))
     }
 
-    /// Checks every span of a layer that is marked present, on all cores. `done` counts the uncompressed bytes read.
+    /// Checks every span of a layer that is marked present, on all cores. `done` counts the
+    /// uncompressed bytes read.
     pub async fn check_spans(
         &self,
         slot: &Slot,
@@ -225,7 +229,8 @@ impl Cache {
 }
 
 impl Store {
-    /// Fetches spans (ascending) anew and looks at what is on the disk then. Must run on the runtime.
+    /// Fetches spans (ascending) anew and looks at what is on the disk then. Must run on the
+    /// runtime.
     pub async fn repair_spans(
         self: &Arc<Self>,
         source: &Arc<dyn BlobSource>,
@@ -264,7 +269,8 @@ impl Store {
     }
 }
 
-/// Whether the bytes of a span in the cache are what they have to be; those that cannot be read are not.
+/// Whether the bytes of a span in the cache are what they have to be; those that cannot be read are
+/// not.
 fn is_right(files: &LayerFiles, id: usize, span: &Span, buffer: &mut Vec<u8>) -> bool {
     buffer.resize(span.size(), 0);
     match (

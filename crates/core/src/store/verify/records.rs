@@ -12,7 +12,8 @@ use imgfs_formats::oci::{Descriptor, Digest, Document, MAX_CONFIG_SIZE, Referenc
 pub enum NameCheck {
     /// It is right, whether what it points to is here or not.
     Right(Box<TagRecord>),
-    /// It is right but for the size of what it points to, which is here; this is it with the right one.
+    /// It is right but for the size of what it points to, which is here; this is it with the right
+    /// one.
     WrongSize(Box<TagRecord>),
     /// It cannot be read.
     Damaged {
@@ -77,7 +78,8 @@ impl Cache {
         if let Some(record) = record.filter(|record| is_at_home(&record.reference)) {
             return Ok(Some(self.with_right_size(record)));
         }
-        // The name of the file tells which of the strings in it is the reference, if that is intact.
+        // The name of the file tells which of the strings in it is the reference, if that is
+        // intact.
         let text = String::from_utf8_lossy(&bytes);
         let reference = text.split('"').find(|part| is_at_home(part));
         let reference = reference.map(str::to_owned);
@@ -121,7 +123,8 @@ impl Cache {
         self.tag_path(reference).exists()
     }
 
-    /// Checks all manifests, lists of them and configs. Damaged ones stay as they are: nobody believes them.
+    /// Checks all manifests, lists of them and configs. Damaged ones stay as they are: nobody
+    /// believes them.
     pub fn check_documents(&self) -> Result<Vec<DocumentCheck>, StoreError> {
         let mut checked = Vec::new();
         for (algorithm, file, path) in self.files_by_algorithm("documents")? {
@@ -160,7 +163,8 @@ impl Cache {
         Ok(true)
     }
 
-    /// Checks the records of all images by themselves. Damaged ones stay as they are: nobody believes them.
+    /// Checks the records of all images by themselves. Damaged ones stay as they are: nobody
+    /// believes them.
     pub fn check_images(&self) -> Result<Vec<ImageCheck>, StoreError> {
         let mut checked = Vec::new();
         for (algorithm, file, path) in self.files_by_algorithm("images")? {
@@ -220,7 +224,8 @@ impl Cache {
         }))
     }
 
-    /// Compares the record of an image with its manifest, which decides, and makes it anew where it is wrong.
+    /// Compares the record of an image with its manifest, which decides, and makes it anew where it
+    /// is wrong.
     pub async fn mend_image(&self, check: &ImageCheck) -> Result<ImageMended, StoreError> {
         let digest = check.record.manifest;
         let _lock = Locked::share(&self.removal_lock()).await?;

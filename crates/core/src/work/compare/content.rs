@@ -1,4 +1,5 @@
-//! Whether files have the same bytes: by digests where there are some, else by reading what is cheapest to read.
+//! Whether files have the same bytes: by digests where there are some, else by reading what is
+//! cheapest to read.
 //!
 //! | what the indexes know of the two | what is read |
 //! |---|---|
@@ -8,8 +9,8 @@
 //! | digests of different kinds | the one that costs less to fetch |
 //! | nothing | both |
 //!
-//! Where that would fetch most of a layer, the layer is streamed instead: one request for many, and its index is complete
-//! from then on.
+//! Where that would fetch most of a layer, the layer is streamed instead: one request for many, and
+//! its index is complete from then on.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;

@@ -29,7 +29,8 @@ pub(super) enum Claim {
     Nothing,
 }
 
-/// The digests that indexes have of whole files: by index, and by where in the layer the file's first byte is.
+/// The digests that indexes have of whole files: by index, and by where in the layer the file's
+/// first byte is.
 pub(super) type Digests = HashMap<Slot, HashMap<u64, Hash>>;
 
 impl Place {
@@ -57,8 +58,8 @@ impl Place {
     }
 }
 
-/// Reads the digests of whole files that the indexes of these layers have, of those that begin at these places. Reads
-/// the disk.
+/// Reads the digests of whole files that the indexes of these layers have, of those that begin at
+/// these places. Reads the disk.
 pub(super) fn load(
     store: &Store,
     wanted: &HashMap<Slot, HashSet<u64>>,

@@ -5,8 +5,9 @@
 //! new   base ── a ── d ── e            costs nothing, or else if it is asked for, where those above leave something open
 //! ```
 //!
-//! Whether two files have the same bytes is told by the digests that the indexes have of them (`digests`); where there are
-//! none, files are read (`content`), or their layer is streamed once if that costs less.
+//! Whether two files have the same bytes is told by the digests that the indexes have of them
+//! (`digests`); where there are none, files are read (`content`), or their layer is streamed once
+//! if that costs less.
 
 mod content;
 mod digests;
@@ -60,7 +61,8 @@ pub struct Differences {
     pub new: Arc<ImageFs>,
     /// What it took beside the indexes.
     pub cost: Cost,
-    /// The lowest layers, which both have, were not opened, although they may tell more. `None`: nothing more.
+    /// The lowest layers, which both have, were not opened, although they may tell more. `None`:
+    /// nothing more.
     pub unopened: Option<Unopened>,
 }
 
@@ -84,7 +86,8 @@ pub struct Cost {
     pub streamed: Vec<Descriptor>,
 }
 
-/// A layer, and whether what its format adds to it is hidden: the manifest's word, and two may differ.
+/// A layer, and whether what its format adds to it is hidden: the manifest's word, and two may
+/// differ.
 type LayerKey = (Digest, bool);
 
 fn key(blob: &Descriptor) -> LayerKey {
@@ -111,9 +114,10 @@ impl Comparison {
         }
     }
 
-    /// What differs at `path` and below. Where layers that both have could tell more, they are opened for nothing, or for
-    /// what it takes if `all` is to be known. `announce` is told of downloads before they start. If the path leads nowhere
-    /// in both, the error's cause is a [`PathError`].
+    /// What differs at `path` and below. Where layers that both have could tell more, they are
+    /// opened for nothing, or for what it takes if `all` is to be known. `announce` is told of
+    /// downloads before they start. If the path leads nowhere in both, the error's cause is a
+    /// [`PathError`].
     pub async fn run(
         mut self,
         path: &[u8],
@@ -217,8 +221,8 @@ impl Comparison {
         }
     }
 
-    /// Opens the next layers below whose indexes are here, or else the next one if it is found to have one beside it;
-    /// whether there was any.
+    /// Opens the next layers below whose indexes are here, or else the next one if it is found to
+    /// have one beside it; whether there was any.
     async fn open_free(&mut self) -> Result<bool> {
         let mut has_opened = false;
         loop {
@@ -253,7 +257,8 @@ impl Comparison {
         false
     }
 
-    /// Opens the next layer below, and those under it that cost nothing because their index is here.
+    /// Opens the next layer below, and those under it that cost nothing because their index is
+    /// here.
     async fn open_next(&mut self, announce: &mut impl FnMut(&[LayerProgress])) -> Result<()> {
         let [blobs, _] = &self.blobs;
         let mut wanted = Vec::new();
@@ -325,7 +330,8 @@ impl Comparison {
         Ok(())
     }
 
-    /// Streams a layer that was opened by an index without digests, which makes it one that has them.
+    /// Streams a layer that was opened by an index without digests, which makes it one that has
+    /// them.
     async fn stream(
         &mut self,
         layer: &Digest,

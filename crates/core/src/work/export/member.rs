@@ -40,7 +40,8 @@ pub(super) enum What<'a> {
     Fifo,
 }
 
-/// All that comes before a member's content: its PAX records if it needs some, its header, and the map of a sparse file.
+/// All that comes before a member's content: its PAX records if it needs some, its header, and the
+/// map of a sparse file.
 pub(super) fn start(
     path: &[u8],
     what: What<'_>,
@@ -126,7 +127,8 @@ fn kind(what: What<'_>) -> (EntryType, u64) {
     }
 }
 
-/// Count, then offset and length of each stored run, each number a line; padded. A hole at the end is a run of nothing.
+/// Count, then offset and length of each stored run, each number a line; padded. A hole at the end
+/// is a run of nothing.
 fn sparse_map(size: u64, extents: &[Extent]) -> Vec<u8> {
     let stored = extents.iter().filter(|extent| extent.length > 0);
     let mut runs: Vec<_> = stored
@@ -235,7 +237,8 @@ impl Records {
     }
 }
 
-/// Seconds as a decimal number; a time before 1970 counts backwards: -0.25 is 750,000,000 nanoseconds after -1.
+/// Seconds as a decimal number; a time before 1970 counts backwards: -0.25 is 750,000,000
+/// nanoseconds after -1.
 fn decimal(mtime: Mtime) -> String {
     let nanoseconds = i128::from(mtime.seconds) * 1_000_000_000 + i128::from(mtime.nanoseconds);
     let sign = if nanoseconds < 0 { "-" } else { "" };

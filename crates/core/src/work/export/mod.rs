@@ -1,5 +1,5 @@
-//! The tar of a tree, the same bytes each time: a directory comes before what is in it, names in their order as bytes; of a
-//! file with several names the first one has the content.
+//! The tar of a tree, the same bytes each time: a directory comes before what is in it, names in
+//! their order as bytes; of a file with several names the first one has the content.
 
 mod member;
 
@@ -38,8 +38,8 @@ impl Export {
         self.files.bytes()
     }
 
-    /// Writes it. `written` counts the bytes of contents; `left_out` is told the names of files that nothing can be read
-    /// of. Must run on the runtime.
+    /// Writes it. `written` counts the bytes of contents; `left_out` is told the names of files
+    /// that nothing can be read of. Must run on the runtime.
     pub async fn write(
         mut self,
         out: &mut impl Write,
@@ -109,8 +109,8 @@ fn what_is<'a>(tree: &'a Tree, node: &Node) -> Option<What<'a>> {
     })
 }
 
-/// A node and what is below it, a directory before its entries, with names as an archive has them: directories end with
-/// a slash, and what is below `.` begins without it.
+/// A node and what is below it, a directory before its entries, with names as an archive has them:
+/// directories end with a slash, and what is below `.` begins without it.
 struct Walk<'a> {
     tree: &'a Tree,
     /// The next one last.
@@ -143,7 +143,8 @@ impl Iterator for Walk<'_> {
     }
 }
 
-/// The part of a path up to its last slash, and what is behind that; slashes at the end do not count.
+/// The part of a path up to its last slash, and what is behind that; slashes at the end do not
+/// count.
 pub fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
     let end = path.iter().rposition(|byte| *byte != b'/');
     let path = path

@@ -1,5 +1,5 @@
-//! The lists under construction, as files of the user's. They are no cache: nothing but `manifest rm` and
-//! `push --purge` removes one.
+//! The lists under construction, as files of the user's. They are no cache: nothing but `manifest
+//! rm` and `push --purge` removes one.
 //!
 //! ```text
 //! DIR/HEX.json     one list; HEX is the SHA-256 of its name, which may be too long for a file
@@ -18,7 +18,8 @@ use imgfs_formats::oci::{Descriptor, Digest, ListMember, ManifestList, Reference
 
 /// Version of the files.
 const VERSION: u32 = 1;
-/// Largest file read, in bytes: a list has at most 4 MiB when it is pushed, and its names come on top.
+/// Largest file read, in bytes: a list has at most 4 MiB when it is pushed, and its names come on
+/// top.
 const MAX_FILE: u64 = 8 << 20;
 
 /// The lists kept in a directory.

@@ -181,8 +181,9 @@ impl Check<'_> {
         Ok(Some(fetched))
     }
 
-    /// The DiffId that a layer was found to have has to be what every config says: else mounts refuse the layer. If it is not,
-    /// the layer's bytes tell which side is wrong; what was found out is never given up on any other ground.
+    /// The DiffId that a layer was found to have has to be what every config says: else mounts
+    /// refuse the layer. If it is not, the layer's bytes tell which side is wrong; what was found
+    /// out is never given up on any other ground.
     async fn diff_id(
         &mut self,
         slot: &Slot,

@@ -1,4 +1,5 @@
-//! Checking the cache and bringing back what is damaged, from where the images that need it come from.
+//! Checking the cache and bringing back what is damaged, from where the images that need it come
+//! from.
 //!
 //! ```text
 //! names      one that cannot be read is asked for again, if its file still says what it is of
@@ -8,9 +9,10 @@
 //! layers     the bad spans, and nothing else
 //! ```
 //!
-//! In this order, as each is needed to know where the next comes from. What cannot be brought back is dropped, so that
-//! the next reader asks for it as if it had never been here. Names, records and verdicts that can be read stay, whatever
-//! the state of what they speak of. One thing that cannot be checked or mended is reported, and the others go on.
+//! In this order, as each is needed to know where the next comes from. What cannot be brought back
+//! is dropped, so that the next reader asks for it as if it had never been here. Names, records and
+//! verdicts that can be read stay, whatever the state of what they speak of. One thing that cannot
+//! be checked or mended is reported, and the others go on.
 
 mod documents;
 mod layers;

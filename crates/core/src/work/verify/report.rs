@@ -22,8 +22,8 @@ pub struct Verified {
     pub damage: Vec<Damage>,
     /// What it took to repair that.
     pub bytes_fetched: u64,
-    /// What has no digest to be checked against yet: pulls that were broken off, proofs under way; and indexes that a later
-    /// version wrote.
+    /// What has no digest to be checked against yet: pulls that were broken off, proofs under way;
+    /// and indexes that a later version wrote.
     pub bytes_unchecked: u64,
     /// Whether everything is right now, and here.
     pub all_right: bool,
@@ -43,7 +43,8 @@ pub struct Tally {
 pub struct Damage {
     /// What it is.
     pub kind: Kind,
-    /// Its digest; of an index and of data that of the layer; of an image that of its manifest; of a name the reference, or its file.
+    /// Its digest; of an index and of data that of the layer; of an image that of its manifest; of
+    /// a name the reference, or its file.
     pub name: String,
     /// Damaged bytes, uncompressed of data.
     pub bytes: u64,
@@ -92,7 +93,8 @@ pub enum Outcome {
 }
 
 impl Damage {
-    /// It was to be dropped; `dropped` says whether it was: what somebody else has put right meanwhile is not.
+    /// It was to be dropped; `dropped` says whether it was: what somebody else has put right
+    /// meanwhile is not.
     pub(super) fn dropped(&mut self, dropped: Result<bool, StoreError>) {
         match dropped {
             Ok(true) => self.outcome = Outcome::Dropped,

@@ -10,7 +10,8 @@
 //!   46 bytes  1f 8b 08 04 00000000 00 ff | 15 00 'S' 'G' 11 00 | "STARGZEXTERNALTOC"        | ..   (the table is elsewhere)
 //! ```
 //!
-//! A table that is elsewhere is a layer of the image `<tag>-esgztoc` in the same repository: the same tar, compressed.
+//! A table that is elsewhere is a layer of the image `<tag>-esgztoc` in the same repository: the
+//! same tar, compressed.
 
 use std::collections::BTreeMap;
 
@@ -35,8 +36,8 @@ pub const FOOTER_SIZE: u64 = 51;
 const TAR_OVERHEAD: u64 = 64 << 10;
 /// gzip's fixed start with an extra field, without name and comment.
 const GZIP_START: [u8; 4] = [0x1f, 0x8b, 8, 4];
-/// The footers with the table's position: their size, and how their extra field begins (its length, little-endian; then
-/// in the newer one the subfield's name and length).
+/// The footers with the table's position: their size, and how their extra field begins (its length,
+/// little-endian; then in the newer one the subfield's name and length).
 const TOC_FOOTERS: [(usize, &[u8]); 2] = [(51, b"\x1a\0SG\x16\0"), (47, b"\x16\0")];
 /// The same of the one without.
 const EXTERNAL_FOOTER: (usize, &[u8]) = (46, b"\x15\0SG\x11\0");
@@ -65,7 +66,8 @@ pub fn toc_digest(annotations: &BTreeMap<String, String>) -> Result<Option<Diges
     Ok(Some(digest))
 }
 
-/// Reads the footer at the end of `tail`, which are the blob's last bytes, at least [`FOOTER_SIZE`] if it has so many.
+/// Reads the footer at the end of `tail`, which are the blob's last bytes, at least [`FOOTER_SIZE`]
+/// if it has so many.
 pub fn read_footer(tail: &[u8], blob_size: u64) -> Result<Footer, ContentsError> {
     for (size, extra) in TOC_FOOTERS {
         let Some(digits) = footer(tail, size, extra, b"STARGZ") else {
@@ -103,7 +105,8 @@ fn footer<'a>(tail: &'a [u8], size: usize, extra: &[u8], marker: &[u8]) -> Optio
         .strip_suffix(marker)
 }
 
-/// Takes the JSON out of the table's member (or of a blob that is one) and compares it with the manifest's digest.
+/// Takes the JSON out of the table's member (or of a blob that is one) and compares it with the
+/// manifest's digest.
 pub fn open_member(member: &[u8], expected: &Digest) -> Result<Vec<u8>, ContentsError> {
     let tar = inflate(member)?;
     let mut scanner = TarScanner::new();
@@ -129,7 +132,8 @@ pub fn open_member(member: &[u8], expected: &Digest) -> Result<Vec<u8>, Contents
     Ok(json.to_vec())
 }
 
-/// The layer's index, by the JSON that [`open_member`] gave. `payload_end` is where the files end in the blob.
+/// The layer's index, by the JSON that [`open_member`] gave. `payload_end` is where the files end
+/// in the blob.
 pub fn read_toc(
     json: &[u8],
     blob: Digest,

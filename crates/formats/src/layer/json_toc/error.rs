@@ -1,4 +1,5 @@
-//! Why a table of contents is refused: in words for people, as they learn that a layer is read in a slower way.
+//! Why a table of contents is refused: in words for people, as they learn that a layer is read in a
+//! slower way.
 
 use super::names::VERSION;
 use crate::layer::span::SpanTableError;
@@ -152,8 +153,8 @@ pub enum ContentsError {
 }
 
 impl ContentsError {
-    /// Whether other bytes in the place of those read could be right. Once a digest has vouched for them, they are what
-    /// the image's maker wrote.
+    /// Whether other bytes in the place of those read could be right. Once a digest has vouched for
+    /// them, they are what the image's maker wrote.
     pub fn may_be_wrong_bytes(&self) -> bool {
         matches!(
             self,

@@ -1,4 +1,5 @@
-//! Reading a table of contents' JSON, object by object: entries go into a table of ours, content into a list of payloads.
+//! Reading a table of contents' JSON, object by object: entries go into a table of ours, content
+//! into a list of payloads.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -52,7 +53,8 @@ pub(super) fn read_listing(json: &[u8], has_landmarks: bool) -> Result<Listed, C
     })
 }
 
-/// An object of the table. Names, and the fields that are left out when empty or 0, are those of Go's marshaller.
+/// An object of the table. Names, and the fields that are left out when empty or 0, are those of
+/// Go's marshaller.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Record<'a> {
@@ -96,7 +98,8 @@ struct Record<'a> {
     chunk_type: Cow<'a, str>,
 }
 
-/// What has been read so far. Objects are taken one by one, so that the whole document is never in memory as values.
+/// What has been read so far. Objects are taken one by one, so that the whole document is never in
+/// memory as values.
 #[derive(Default)]
 struct Listing {
     entries: TocBuilder,

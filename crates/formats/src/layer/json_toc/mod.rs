@@ -1,16 +1,20 @@
-//! The table of contents that eStargz and zstd:chunked share: a JSON document with an object for each tar member.
+//! The table of contents that eStargz and zstd:chunked share: a JSON document with an object for
+//! each tar member.
 //!
-//! It has been compared with the digest in the manifest before it gets here, and still is input of somebody else: every
-//! number is checked against the blob, every name against the others. What is refused makes the layer a plain one, which
-//! is slower and never wrong.
+//! It has been compared with the digest in the manifest before it gets here, and still is input of
+//! somebody else: every number is checked against the blob, every name against the others. What is
+//! refused makes the layer a plain one, which is slower and never wrong.
 //!
-//! The writers differ from each other and from the specification (seen in stargz-snapshotter 0.12 and
-//! containers/storage as in skopeo 1.9):
+//! The writers differ from each other and from the specification (seen in stargz-snapshotter 0.12
+//! and containers/storage as in skopeo 1.9):
 //!
-//! - eStargz rounds `modtime` to seconds and leaves it out for 1970; containers/storage keeps nanoseconds.
-//! - eStargz gives each chunk a `chunkDigest` and no end; containers/storage gives `endOffset`, of the *file* where it has
-//!   several chunks, and a file of one chunk has only the file's `digest`, which is the same.
-//! - Go's JSON turns bytes of a name that are not UTF-8 into U+FFFD. Such a table describes another tree than the tar.
+//! - eStargz rounds `modtime` to seconds and leaves it out for 1970; containers/storage keeps
+//!   nanoseconds.
+//! - eStargz gives each chunk a `chunkDigest` and no end; containers/storage gives `endOffset`, of
+//!   the *file* where it has several chunks, and a file of one chunk has only the file's `digest`,
+//!   which is the same.
+//! - Go's JSON turns bytes of a name that are not UTF-8 into U+FFFD. Such a table describes another
+//!   tree than the tar.
 
 mod error;
 mod listing;

@@ -1,7 +1,9 @@
-//! Where a table of contents' payloads are in the blob, and which place in the layer's array of bytes each gets.
+//! Where a table of contents' payloads are in the blob, and which place in the layer's array of
+//! bytes each gets.
 //!
-//! The tables name no offsets in the tar. So the payloads are numbered here: in ascending order of the blob, each file at
-//! the next multiple of 512, its chunks without a gap. Neighbouring gzip members or zstd frames become one span:
+//! The tables name no offsets in the tar. So the payloads are numbered here: in ascending order of
+//! the blob, each file at the next multiple of 512, its chunks without a gap. Neighbouring gzip
+//! members or zstd frames become one span:
 //!
 //! ```text
 //! blob      [ m0: a ][ m1: b, part 1 ][ m2: b, part 2 ][ m3: c, d (innerOffset) ][ headers ][ m4: e ] .. table of contents
@@ -18,9 +20,10 @@ use crate::layer::span::{
 };
 use crate::layer::toc::Extent;
 
-/// How many bytes of the blob a span should have at most, where its members are smaller: what a 4 KiB read costs on a
-/// line where a round trip is worth several hundred kilobytes. A larger member is a span of its own. Changing it changes
-/// which bytes a span has: raise the version of the index file then.
+/// How many bytes of the blob a span should have at most, where its members are smaller: what a 4
+/// KiB read costs on a line where a round trip is worth several hundred kilobytes. A larger member
+/// is a span of its own. Changing it changes which bytes a span has: raise the version of the index
+/// file then.
 const SPAN_COMPRESSED: u64 = 350_000;
 /// Files begin at multiples of this, as in a tar: so a kernel can map them one day.
 const ALIGNMENT: u64 = 512;
@@ -63,8 +66,8 @@ pub(super) struct Payloads {
 }
 
 impl Payloads {
-    /// Gives each file its place and puts the pieces into spans. `payload_end` is where the table of contents begins: no
-    /// payload reaches further. `name` names a file for messages.
+    /// Gives each file its place and puts the pieces into spans. `payload_end` is where the table
+    /// of contents begins: no payload reaches further. `name` names a file for messages.
     pub(super) fn lay_out(
         &mut self,
         codec: Codec,
@@ -228,7 +231,8 @@ impl Member {
     }
 }
 
-/// Puts neighbours together. Each span reaches to where the next one begins: padding belongs to the one before it.
+/// Puts neighbours together. Each span reaches to where the next one begins: padding belongs to the
+/// one before it.
 fn group(members: Vec<Member>, codec: Codec, layer_size: u64) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let mut members = members.into_iter().peekable();

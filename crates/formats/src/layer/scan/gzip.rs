@@ -123,7 +123,8 @@ impl GzipScan {
         progress: &mut Progress,
         sink: &mut Sink<'_>,
     ) -> Result<(), ScanError> {
-        // The boundary was reached by the bytes just consumed, so the byte it may lie in is among them.
+        // The boundary was reached by the bytes just consumed, so the byte it may lie in is among
+        // them.
         let last_byte = consumed.last().copied().unwrap_or_default();
         let shared = if bits > 0 { &[last_byte][..] } else { &[] };
         if bits > 0 && consumed.is_empty() {

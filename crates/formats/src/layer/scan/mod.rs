@@ -1,16 +1,18 @@
-//! The forward pass over a compressed layer: decodes it once, in order, and finds its spans on the way.
+//! The forward pass over a compressed layer: decodes it once, in order, and finds its spans on the
+//! way.
 //!
-//! [`Scanner`] gets the blob's bytes in pieces of any size and gives decoded bytes and span ends to a
-//! callback. Where spans end depends on the bytes alone, never on how they were cut into pieces, so everyone
-//! gets the same index. The rules:
+//! [`Scanner`] gets the blob's bytes in pieces of any size and gives decoded bytes and span ends to
+//! a callback. Where spans end depends on the bytes alone, never on how they were cut into pieces,
+//! so everyone gets the same index. The rules:
 //!
 //! - plain tar: every [`SPAN_SIZE`];
-//! - gzip: the first block boundary more than [`SPAN_SIZE`] into the span (more than, as inflate may or may
-//!   not stop at a boundary that coincides with the end of its output), or a member start
-//!   [`MEMBER_SPAN_SIZE`] into it;
-//! - zstd: the first block boundary [`SPAN_SIZE`] into it, or a frame start [`MEMBER_SPAN_SIZE`] into it, or any frame
-//!   start in a span that begins inside a frame: nothing can be resumed there, so a read would cost every frame up to
-//!   the next span that begins with one. A frame's end without content belongs to the span before it.
+//! - gzip: the first block boundary more than [`SPAN_SIZE`] into the span (more than, as inflate
+//!   may or may not stop at a boundary that coincides with the end of its output), or a member
+//!   start [`MEMBER_SPAN_SIZE`] into it;
+//! - zstd: the first block boundary [`SPAN_SIZE`] into it, or a frame start [`MEMBER_SPAN_SIZE`]
+//!   into it, or any frame start in a span that begins inside a frame: nothing can be resumed
+//!   there, so a read would cost every frame up to the next span that begins with one. A frame's
+//!   end without content belongs to the span before it.
 
 mod gzip;
 mod zstd;
@@ -20,7 +22,8 @@ use super::span::{
     SPAN_SIZE,
 };
 
-/// Size of the pieces in which decoded bytes are handed on: fits in the caches of a core, costs few calls.
+/// Size of the pieces in which decoded bytes are handed on: fits in the caches of a core, costs few
+/// calls.
 pub const PIECE_SIZE: usize = 256 << 10;
 
 /// How a layer's bytes are compressed, by its first bytes: media types are known to lie.
@@ -197,8 +200,8 @@ impl Scanner {
             }
             Some(Decoder::Tar) | None => Codec::Tar,
         };
-        // What follows the last decoded byte (trailer, padding) belongs to the last span; without any decoded
-        // byte there is no span at all.
+        // What follows the last decoded byte (trailer, padding) belongs to the last span; without
+        // any decoded byte there is no span at all.
         if self.progress.uncompressed > self.progress.span_start {
             self.progress.cut(Checkpoint::Stored, &[], sink)?;
         } else {
@@ -315,7 +318,8 @@ impl Progress {
         Ok(())
     }
 
-    /// Ends the span here; the next one starts with `checkpoint` and shares the compressed bytes `shared`.
+    /// Ends the span here; the next one starts with `checkpoint` and shares the compressed bytes
+    /// `shared`.
     fn cut(
         &mut self,
         checkpoint: Checkpoint,
@@ -339,8 +343,8 @@ impl Progress {
         Ok(())
     }
 
-    /// At a place where a member or frame begins: ends the span if it is long enough for that, or if it begins where
-    /// nothing can be resumed.
+    /// At a place where a member or frame begins: ends the span if it is long enough for that, or
+    /// if it begins where nothing can be resumed.
     fn member_start(
         &mut self,
         checkpoint: Checkpoint,

@@ -1,7 +1,8 @@
 //! The forward pass over zstd: frames and blocks (RFC 8878).
 //!
-//! Block and frame boundaries are found from the three-byte block headers without decoding; the decoder is
-//! fed up to each boundary and then has nothing left to say, so the uncompressed position is exact there.
+//! Block and frame boundaries are found from the three-byte block headers without decoding; the
+//! decoder is fed up to each boundary and then has nothing left to say, so the uncompressed
+//! position is exact there.
 //!
 //! ```text
 //! frame       magic fd2fb528 (LE) | descriptor 1 | window 0-1 | dictionary 0,1,2,4 | size 0,1,2,4,8

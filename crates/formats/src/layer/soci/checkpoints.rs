@@ -5,8 +5,9 @@
 //! none    a `FlatBuffer`: version i32 | span size i64 | size i64 (or, from early writers, just these 20 bytes)
 //! ```
 //!
-//! A span reaches from its checkpoint to the next one. Where bits are left over, it begins a byte earlier, which it
-//! shares with the one before. Old writers left out the first checkpoint and took it to be behind a header of 10 bytes.
+//! A span reaches from its checkpoint to the next one. Where bits are left over, it begins a byte
+//! earlier, which it shares with the one before. Old writers left out the first checkpoint and took
+//! it to be behind a header of 10 bytes.
 
 use super::error::{Sizes, ZtocError, lossy};
 use super::flatbuffer::Table;
@@ -20,7 +21,8 @@ use crate::oci::{Algorithm, Digest};
 const HEADER: usize = 12;
 /// Bytes of one checkpoint.
 const CHECKPOINT: usize = 8 + 8 + 1 + WINDOW;
-/// Where the data of a gzip file without a name in its header begins, which old writers took for granted.
+/// Where the data of a gzip file without a name in its header begins, which old writers took for
+/// granted.
 const PLAIN_GZIP_HEADER: u64 = 10;
 /// Bytes of the early form without compression.
 const PACKED_TAR: usize = 20;

@@ -4,8 +4,8 @@ use super::flatbuffer::FlatBufferError;
 use crate::layer::span::SpanTableError;
 use crate::layer::toc::TocError;
 
-/// Largest zTOC accepted, in bytes: ten times the largest known (a span of 4 MiB takes 33 KB, a member about 200
-/// bytes). Protects memory.
+/// Largest zTOC accepted, in bytes: ten times the largest known (a span of 4 MiB takes 33 KB, a
+/// member about 200 bytes). Protects memory.
 pub const MAX_ZTOC_SIZE: u64 = 100 << 20;
 
 /// Why a zTOC is not used.

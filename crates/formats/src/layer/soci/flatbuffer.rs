@@ -1,4 +1,5 @@
-//! Reading `FlatBuffers` from anybody: every offset, table and vector is checked against the buffer when it is followed.
+//! Reading `FlatBuffers` from anybody: every offset, table and vector is checked against the buffer
+//! when it is followed.
 //!
 //! ```text
 //! buffer    offset of the root table u32 | ...
@@ -7,8 +8,9 @@
 //! string    length u32 | bytes             vector    count u32 | elements; tables and strings as offsets u32
 //! ```
 //!
-//! Numbers are little-endian, offsets count from where they stand and lead forwards, so nothing can lead in a circle.
-//! There is no recursion, and nothing is allocated. Alignment is not asked for: nothing is read in place.
+//! Numbers are little-endian, offsets count from where they stand and lead forwards, so nothing can
+//! lead in a circle. There is no recursion, and nothing is allocated. Alignment is not asked for:
+//! nothing is read in place.
 
 /// The buffer is no `FlatBuffer`, or not one with these fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -140,8 +142,8 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Where a field of `size` bytes stands in the buffer. Writers leave out fields that have the default value, older
-    /// ones those they do not know.
+    /// Where a field of `size` bytes stands in the buffer. Writers leave out fields that have the
+    /// default value, older ones those they do not know.
     fn field(&self, number: usize, size: usize) -> Result<Option<usize>> {
         let place = self.fields.get(number * 2..).and_then(<[u8]>::first_chunk);
         let Some(place) = place.map(|place| usize::from(u16::from_le_bytes(*place))) else {

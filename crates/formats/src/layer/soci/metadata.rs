@@ -6,8 +6,8 @@ use crate::layer::rfc3339::parse_time;
 use crate::layer::tar::PaxXattrs;
 use crate::layer::toc::{Entry, EntryKind, MAX_ENTRIES, Toc, TocBuilder, TocError, Xattrs};
 
-/// Most bytes of PAX records of all members together. A file of the largest size can name the same record for each of
-/// millions of members; protects time.
+/// Most bytes of PAX records of all members together. A file of the largest size can name the same
+/// record for each of millions of members; protects time.
 const MAX_PAX_BYTES: usize = 256 << 20;
 /// What looking at one record costs besides its bytes.
 const RECORD_COST: usize = 32;
@@ -141,7 +141,8 @@ impl<'a> Member<'a> {
     }
 }
 
-/// The extended attributes among a member's PAX records. Their order in the tar is lost: writers sort them.
+/// The extended attributes among a member's PAX records. Their order in the tar is lost: writers
+/// sort them.
 fn xattrs(member: &Member<'_>, left: &mut usize) -> Result<Xattrs, ZtocError> {
     let problem = |problem: String| ZtocError::Entry {
         path: lossy(member.path),

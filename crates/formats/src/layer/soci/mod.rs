@@ -1,7 +1,7 @@
 //! SOCI: indexes that somebody made beside an unchanged image, one zTOC for a layer.
 //!
-//! A zTOC (version 0.9) is a `FlatBuffer` with the tar's members, the states of the decompressor about every 4 MiB, and
-//! the SHA-256 of the compressed bytes between two of them:
+//! A zTOC (version 0.9) is a `FlatBuffer` with the tar's members, the states of the decompressor
+//! about every 4 MiB, and the SHA-256 of the compressed bytes between two of them:
 //!
 //! ```text
 //! Ztoc             version string | build tool string | compressed size i64 | uncompressed size i64 | TOC | CompressionInfo
@@ -11,9 +11,9 @@
 //! CompressionInfo  algorithm i8 (1 gzip, 2 none) | number of the last span i32 | [digest string] | checkpoints
 //! ```
 //!
-//! It describes the layer's tar as it is, so the [`LayerIndex`](super::LayerIndex) made of it has the same addresses as
-//! the layer's own; only the spans are others. What it cannot describe (files with holes) is refused: then the layer
-//! is read as one without a zTOC.
+//! It describes the layer's tar as it is, so the [`LayerIndex`](super::LayerIndex) made of it has
+//! the same addresses as the layer's own; only the spans are others. What it cannot describe (files
+//! with holes) is refused: then the layer is read as one without a zTOC.
 
 mod checkpoints;
 mod error;

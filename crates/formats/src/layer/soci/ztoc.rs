@@ -52,8 +52,8 @@ pub fn index_of_ztoc(ztoc: &[u8], blob: Digest, blob_size: u64) -> Result<LayerI
     })
 }
 
-/// How far the layer reaches. Writers note where they stopped to read the tar, so padding behind it may be left out;
-/// without compression the blob itself says it.
+/// How far the layer reaches. Writers note where they stopped to read the tar, so padding behind it
+/// may be left out; without compression the blob itself says it.
 fn layer_size(found: i64, codec: Codec, blob_size: u64) -> Result<u64, ZtocError> {
     let limit = match codec {
         Codec::Tar => blob_size,

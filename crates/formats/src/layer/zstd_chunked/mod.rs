@@ -1,4 +1,5 @@
-//! zstd:chunked: a zstd layer whose files are frames of their own, with a table of contents in a skippable frame.
+//! zstd:chunked: a zstd layer whose files are frames of their own, with a table of contents in a
+//! skippable frame.
 //!
 //! ```text
 //! frame: tar header | frame: content (or a chunk of it) | frame: padding, next header | ..
@@ -10,7 +11,8 @@
 //!                   [| tar-split: offset u64 | compressed length u64 | length u64 ] | "GNUlInUx" or "GnUlInUx"
 //! ```
 //!
-//! All numbers are little-endian. Two writers, whose annotations differ in a word and whose tables in some fields:
+//! All numbers are little-endian. Two writers, whose annotations differ in a word and whose tables
+//! in some fields:
 //!
 //! | writer | annotations | with `containerd.io/snapshot/stargz/toc.digest` |
 //! |---|---|---|
@@ -56,7 +58,8 @@ pub struct Annotations {
     pub checksum: Digest,
     /// Where it is; else the footer says so.
     pub position: Option<Position>,
-    /// Digest of the table's JSON, of which stargz-snapshotter writes one, too. Such a layer has landmarks.
+    /// Digest of the table's JSON, of which stargz-snapshotter writes one, too. Such a layer has
+    /// landmarks.
     pub toc_digest: Option<Digest>,
 }
 
@@ -135,7 +138,8 @@ fn position(offset: u64, length: u64, size: u64, kind: u64) -> Option<Position> 
     })
 }
 
-/// Reads the footer at the end of `tail`, which are the blob's last bytes, at least [`FOOTER_SIZE`] if it has so many.
+/// Reads the footer at the end of `tail`, which are the blob's last bytes, at least [`FOOTER_SIZE`]
+/// if it has so many.
 pub fn read_footer(tail: &[u8]) -> Result<Position, ContentsError> {
     // Four numbers and the magic, or seven.
     for size in [64, 40] {
@@ -184,7 +188,8 @@ impl Position {
     }
 }
 
-/// Checks the compressed table and decompresses it. A decompressor sees only bytes that the manifest vouches for.
+/// Checks the compressed table and decompresses it. A decompressor sees only bytes that the
+/// manifest vouches for.
 pub fn open_frame(
     compressed: &[u8],
     annotations: &Annotations,

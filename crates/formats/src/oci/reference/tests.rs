@@ -20,7 +20,8 @@ fn check(text: &str, expected: &str) {
     }
 }
 
-/// The inputs of distribution/reference's own tests, and what they normalise to or why they are refused.
+/// The inputs of distribution/reference's own tests, and what they normalise to or why they are
+/// refused.
 #[test]
 fn references_normalise_or_say_what_to_write() {
     check("test_com", "docker.io/library/test_com:latest");
