@@ -105,7 +105,7 @@ def index(checkpoints, chunks=b""):
 
 
 # A layer and its zTOC; one of a plain tar differs in the last table alone, and those checkpoints are a FlatBuffer, too.
-SOCI = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "soci"
+SOCI = pathlib.Path(__file__).resolve().parent.parent / "crates" / "core" / "tests" / "data" / "soci"
 ZTOC = struct.pack("<Q", (SOCI / "layer.tar.gz").stat().st_size) + (SOCI / "layer.ztoc").read_bytes()
 
 
