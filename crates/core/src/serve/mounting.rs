@@ -132,36 +132,39 @@ impl Mounting {
         let mut options = request.options;
         // Of several names that it could have meant, the one that was found.
         options.source = opened.image.reference.to_string();
-        let (image, runtime) = (Arc::clone(&opened.fs), tokio::runtime::Handle::current());
-        let (dir, of) = (request.dir, options.clone());
+        let (dir, runtime) = (request.dir, tokio::runtime::Handle::current());
         let in_span = span.clone();
-        // The handshake waits for the kernel, and fusermount3 is a program to be run.
-        let connecting = move || in_span.in_scope(|| fuse::serve(image, &dir, &of, runtime));
-        let session = tokio::task::spawn_blocking(connecting).await;
-        let session = session.expected("mounting stopped")??;
-        let manifest = opened.image.resolved.manifest_digest();
-        let record = MountRecord {
-            id,
-            pid: std::process::id(),
-            mountpoint: session.unmounter.mountpoint().to_owned(),
-            reference: options.source,
-            manifest: manifest.map(ToString::to_string).unwrap_or_default(),
-            since: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_secs()),
-            cache: Some(store.place()),
+        // The handshake waits for the kernel, and fusermount3 is a program to be run. It cannot be
+        // given up; a mount that nobody waits for any more ends as one that is dropped.
+        let connecting = move || {
+            let _entered = in_span.enter();
+            let session = fuse::serve(Arc::clone(&opened.fs), &dir, &options, runtime)?;
+            let manifest = opened.image.resolved.manifest_digest();
+            let record = MountRecord {
+                id,
+                pid: std::process::id(),
+                mountpoint: session.unmounter.mountpoint().to_owned(),
+                reference: options.source,
+                manifest: manifest.map(ToString::to_string).unwrap_or_default(),
+                since: SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .map_or(0, |since| since.as_secs()),
+                cache: Some(store.place()),
+            };
+            let serving = Serving {
+                runtime_dir: mounts.runtime_dir.clone(),
+                span,
+                store,
+                opened,
+                session,
+                record,
+            };
+            let of = Arc::clone(&mounts);
+            let mounted = serving.begin(move |id| of.forget(id));
+            mounts.add(&mounted);
+            Ok(mounted)
         };
-        let serving = Serving {
-            runtime_dir: mounts.runtime_dir.clone(),
-            span,
-            store,
-            opened,
-            session,
-            record,
-        };
-        let of = Arc::clone(&mounts);
-        let mounted = serving.begin(move |id| of.forget(id));
-        mounts.add(&mounted);
-        Ok(mounted)
+        let mounted = tokio::task::spawn_blocking(connecting).await;
+        mounted.expected("mounting stopped")?
     }
 }
