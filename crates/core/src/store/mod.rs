@@ -1,13 +1,13 @@
 //! The local cache: indexes, decoded layer bytes, manifests; and the reads that go through it.
 //!
 //! ```text
-//! CACHE/v1/documents/…           manifests and configs          (documents.rs)
-//!          refs/…                what references pointed to     (documents.rs)
-//!          images/ALG/HEX.json   images that were resolved      (catalog.rs)
-//!          indexes/ALG/SLOT      layer indexes                  (layer::LayerIndex, found.rs)
-//!          layers/ALG/SLOT/…     decoded bytes of a layer       (files.rs)
-//!          midstates/ALG/HEX     for publishing                 (publishing.rs)
-//!          lock, trash/…         removal                        (sweep.rs)
+//! CACHE/v1/documents/…           manifests and configs          (disk/documents.rs)
+//!          refs/…                what references pointed to     (disk/documents.rs)
+//!          images/ALG/HEX.json   images that were resolved      (disk/catalog.rs)
+//!          indexes/ALG/SLOT      layer indexes                  (LayerIndex, disk/findings.rs)
+//!          layers/ALG/SLOT/…     decoded bytes of a layer       (disk/files.rs)
+//!          midstates/ALG/HEX     for publishing                 (disk/midstates.rs)
+//!          lock, trash/…         removal                        (upkeep/sweep.rs)
 //! ```
 //!
 //! A slot is a layer's own index or one that was found (slot.rs).

@@ -97,8 +97,14 @@ impl LayerReader {
                 () = self.until_quarantined() => Err(StoreError::Worker("proving")),
                 verdict = prover.verdict() => verdict,
             };
-            // It contradicted itself, or the image, which somebody else has noticed: no byte more
-            // is worth fetching.
+            // It is a true layer, but not the one that this user's image means: others go on with it
+            // and with its index.
+            if let Some(reason) = self.quarantine_reason_here() {
+                let what = reason.to_owned();
+                break Proof::Contradicted { what };
+            }
+            // It contradicted itself, which somebody else has noticed: no byte more is worth
+            // fetching.
             let verdict = match self.quarantine_reason() {
                 Some(reason) => Ok(Verdict::Differs(reason.to_owned())),
                 None => verdict,

@@ -254,7 +254,12 @@ impl LayerReader {
     /// Why nothing of this layer is served, if so.
     pub fn quarantine_reason(&self) -> Option<&str> {
         let shared = self.shared.quarantine.reason();
-        shared.or_else(|| self.quarantine.reason())
+        shared.or_else(|| self.quarantine_reason_here())
+    }
+
+    /// Why nothing of this layer is served to this user alone, if so.
+    pub(in crate::store) fn quarantine_reason_here(&self) -> Option<&str> {
+        self.quarantine.reason()
     }
 
     /// Fills `buf` with the layer's uncompressed bytes from `offset` on if all of them can be had
