@@ -443,7 +443,7 @@ async fn is_mounted_within(polls: usize, mounting: impl Future<Output = Mounted>
     .await
 }
 
-/// How many filesystems are mounted below a directory, by proc_pid_mountinfo(5).
+/// How many filesystems are mounted below a directory, by `proc_pid_mountinfo(5)`.
 fn mounted_below(dir: &Path) -> usize {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
